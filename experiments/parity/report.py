@@ -1,0 +1,24 @@
+"""From a config and a folder to results and their report; shared by the parity scripts."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+
+def run_and_report(config: Any, workdir: str) -> None:
+    """Runs or resumes the study, writes report.html and prints the answer."""
+    started = time.monotonic()
+    from rlrazor.runtime.mesh import prepare_host
+
+    prepare_host()  # before anything computes
+
+    from experiments.parity.data import load_parity_data
+    from experiments.parity.study import OPERATIONAL, run_study
+    from experiments.report import build
+    from rlrazor.runtime.workdir import open_workdir
+
+    with open_workdir(workdir, config.to_dict(), ignore=OPERATIONAL) as folder:
+        run_study(config, folder, load_parity_data(config.dataset, config.data_dir or None))
+        answer, page = build([folder / "results.jsonl"], folder, title=config.title)
+    print(answer)
+    print(f"\n{Path(page).resolve()}   ({time.monotonic() - started:.0f} s)")

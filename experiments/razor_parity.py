@@ -1,0 +1,29 @@
+"""RL's Razor on ParityMNIST: the sweep, its measurements, and the report.
+
+    python experiments/razor_parity.py --config=configs/razor_parity.py --workdir=DIR
+
+Interrupted at any moment, the same command resumes. `--config.x=y` overrides a value of the
+config, which says what each one means. The data come from experiments/prepare_data.py.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs" / "razor_parity.py"))
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of this run", required=True)
+
+
+def main(argv: Any) -> None:
+    from experiments.parity.report import run_and_report
+
+    run_and_report(CONFIG.value, WORKDIR.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)

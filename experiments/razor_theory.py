@@ -1,0 +1,72 @@
+"""Is policy gradient with a binary reward a projection onto the KL-closest optimal policy?
+
+    python experiments/razor_theory.py --config=configs/razor_theory.py[:quick] --workdir=DIR
+
+Prints a table of claims; writes theory.jsonl, its config and three figures (PNG, SVG) to the
+workdir. Everything is enumerated in float64; experiments/theory/ holds one part a file.
+"""
+
+import json
+import math
+import pathlib
+import textwrap
+import time
+
+import jax
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from experiments.theory import curved, figures, log_linear, tabular
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/razor_theory.py")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder for theory.jsonl and the figures.", required=True
+)
+
+
+def measure(config: ConfigDict) -> list[dict]:
+    """All records of the three parts; float64 inside, whatever the caller's precision."""
+    with jax.enable_x64(True):
+        return [
+            *tabular.run(config.tabular, config.failures, config.seed),
+            *log_linear.run(config.log_linear, config.failures, config.seed),
+            *curved.run(config.curved, config.failures, config.seed),
+        ]
+
+
+def json_line(record: dict) -> str:
+    """Strict JSON: a number that does not exist is null."""
+    plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
+    return json.dumps(plain, allow_nan=False)
+
+
+def table(records: list[dict]) -> str:
+    """Part, verdict, number and claim of every finding, with what was found below it."""
+    lines = []
+    for record in records:
+        if record["kind"] == "finding":
+            head = f"({record['part']}) {record['verdict']:<9}{record['number']:>11.3g}  "
+            lines.append(head + record["claim"])
+            lines.extend(textwrap.wrap(record["found"], 100, initial_indent=" " * 28,
+                                       subsequent_indent=" " * 28))  # fmt: skip
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; write --flag=value")
+    config, started = _CONFIG.value, time.perf_counter()
+    workdir = pathlib.Path(_WORKDIR.value)
+    workdir.mkdir(parents=True, exist_ok=True)  # before the work: an unwritable folder fails now
+    records = measure(config)
+    (workdir / "config.json").write_text(config.to_json_best_effort(indent=1) + "\n")
+    lines = [json_line(record) for record in records]
+    (workdir / "theory.jsonl").write_text("\n".join(lines) + "\n")
+    drawn = figures.draw(figures.load(workdir / "theory.jsonl"), workdir)
+    print(table(records))
+    print(f"{len(records)} records in {workdir / 'theory.jsonl'}, figures {', '.join(drawn)}")
+    print(f"{time.perf_counter() - started:.0f} seconds")
+
+
+if __name__ == "__main__":
+    app.run(main)

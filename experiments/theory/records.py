@@ -1,0 +1,38 @@
+"""The two kinds of line in theory.jsonl."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+VERDICTS = {True: "holds", False: "fails", None: "measured"}
+
+
+def finding(part: str, claim: str, holds: bool | None, found: str, number: ArrayLike) -> dict:
+    """One row of the table; `number` is the deviation or gap that decides, `holds` None if none."""
+    return {
+        "kind": "finding",
+        "part": part,
+        "claim": claim,
+        "verdict": VERDICTS[holds],
+        "found": found,
+        "number": float(np.asarray(number)),
+    }
+
+
+def curve(part: str, figure: str, series: str, x: float, values: ArrayLike) -> dict:
+    """One point of a line: median and quartiles over the runs for which there is a value."""
+    present = np.asarray(values, float)
+    present = present[~np.isnan(present)]
+    quartiles = np.quantile(present, (0.25, 0.5, 0.75)).tolist() if present.size else [None] * 3
+    low, y, high = quartiles
+    return {
+        "kind": "curve", "part": part, "figure": figure, "series": series,
+        "x": float(x), "y": y, "low": low, "high": high, "runs": present.size,
+    }  # fmt: skip
+
+
+def trace(part: str, figure: str, series: str, points: ArrayLike) -> dict:
+    """A path f[steps, D], drawn as it is."""
+    return {
+        "kind": "trace", "part": part, "figure": figure, "series": series,
+        "points": np.asarray(points, float).round(6).tolist(),
+    }  # fmt: skip

@@ -1,0 +1,135 @@
+"""Every measured change of the policy as a predictor of forgetting, beside the paper's R2."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rlrazor.analysis.law import (
+    MIN_ROWS,
+    law_rows,
+    left_out,
+    pooled_r2,
+    seed_moments,
+    within_arms,
+)
+from rlrazor.analysis.moments import r_squared
+from rlrazor.analysis.results import Results
+from rlrazor.analysis.statistics import RESAMPLES, Interval, cluster_bootstrap
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A column, its name for readers, and what others measured with it."""
+
+    column: str
+    label: str
+    paper_r2: float | None = None  # RL's Razor, Table 1 (ParityMNIST, second-degree fit)
+    replication_r2: float | None = None  # SakanaAI/rl-razor-mnist, one seed
+
+
+# The paper does not say on which inputs it took the activation change; new-task inputs here.
+PREDICTORS: tuple[Predictor, ...] = (
+    Predictor("new/kl_base_policy_nats", "KL(base||policy), new task", 0.96, 0.94),
+    Predictor("new/kl_policy_base_nats", "KL(policy||base), new task", 0.93, 0.90),
+    Predictor("new/total_variation", "total variation, new task", 0.80, 0.88),
+    Predictor("new/l2_distance", "L2 of probabilities, new task", 0.56, 0.85),
+    Predictor("weights/fisher_l2", "weight change, Fisher L2", 0.58, 0.09),
+    Predictor("weights/spectral_norm", "weight change, spectral norm", 0.58, 0.31),
+    Predictor("weights/l1", "weight change, L1", 0.34, 0.32),
+    Predictor("weights/l2", "weight change, L2"),
+    Predictor("weights/rank", "weight change, rank"),
+    Predictor("weights/sparsity", "weight change, sparsity"),
+    Predictor("new/activation_l1", "activation change L1, new task", 0.52, 0.73),
+    Predictor("new/activation_l2", "activation change L2, new task", 0.55, 0.73),
+    Predictor("new/cka", "CKA with the base, new task"),
+    Predictor("new/cknna", "CKNNA with the base, new task"),
+    Predictor("prior/kl_base_policy_nats", "KL(base||policy), prior tasks", None, 0.92),
+    Predictor("prior/kl_policy_base_nats", "KL(policy||base), prior tasks"),
+    Predictor("prior/total_variation", "total variation, prior tasks", None, 0.99),
+    Predictor("prior/l2_distance", "L2 of probabilities, prior tasks", None, 0.99),
+    Predictor("prior/activation_l1", "activation change L1, prior tasks", None, 0.84),
+    Predictor("prior/activation_l2", "activation change L2, prior tasks", None, 0.83),
+    Predictor("prior/cka", "CKA with the base, prior tasks"),
+    Predictor("prior/cknna", "CKNNA with the base, prior tasks"),
+)
+
+
+@dataclass(frozen=True)
+class PredictorRow:
+    """One predictor's R2s; Intervals are None where `reason` says why."""
+
+    predictor: Predictor
+    pooled: Interval | None  # quadratic over all arms
+    within: Interval | None  # mean over arms of the R2 of each arm's own quadratic
+    left_out: Interval | None  # arms predicted from the others, inside the fitted range
+    left_out_error: float  # the same as a mean absolute error, fraction of one; NaN if none
+    n_rows: int
+    n_excluded: int  # rows with a non-finite value
+    reason: str  # "" or why there is no number
+
+
+def predictor_table(
+    results: Results,
+    predictors: Sequence[Predictor] = PREDICTORS,
+    *,
+    resamples: int = RESAMPLES,
+) -> list[PredictorRow]:
+    """One row a predictor, in the order given."""
+    return [_row(results, predictor, resamples) for predictor in predictors]
+
+
+def compare_predictors(
+    results: Results,
+    reference: str,
+    rival: str,
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Pooled R2 of reference minus rival, on the same rows and the same resampled seeds."""
+    rows, _ = law_rows(results, reference, rival)
+    moments = [seed_moments(rows, name) for name in (reference, rival)]
+
+    def difference(weights):
+        first, second = (m.weighted(weights) for m in moments)
+        sst = first.sst()  # the same rows: the same SST
+        return r_squared(first.sse(first.fit()), sst) - r_squared(second.sse(second.fit()), sst)
+
+    return cluster_bootstrap(difference, len(rows.seeds), resamples=resamples, level=level)
+
+
+def no_law_reason(results: Results, column: str) -> str:
+    """Why no law in this column can be fitted, "" if it can."""
+    if column not in results:
+        return "not measured"
+    rows, excluded = law_rows(results, column)
+    if len(rows) < MIN_ROWS:
+        return f"only {len(rows)} finite rows ({excluded} not finite)"
+    values = rows[column]
+    if np.ptp(values) <= 1e-12 * np.max(np.abs(values)):
+        return f"the same in every run ({float(values[0]):g})"
+    if np.ptp(rows["forgetting"]) == 0:
+        return "forgetting is the same in every run"
+    return ""
+
+
+def _row(results: Results, predictor: Predictor, resamples: int) -> PredictorRow:
+    column = predictor.column
+    rows, excluded = law_rows(results, column) if column in results else (results.trained(), 0)
+    n_rows = len(rows) if column in results else 0
+    if reason := no_law_reason(results, column):
+        return PredictorRow(predictor, None, None, None, math.nan, n_rows, excluded, reason)
+    _, within = within_arms(rows, column, resamples=resamples)
+    transfer = left_out(rows, column, resamples=resamples)
+    return PredictorRow(
+        predictor,
+        pooled_r2(rows, column, resamples=resamples),
+        within,
+        transfer.r2_inside,
+        transfer.mean_absolute_error,
+        n_rows,
+        excluded,
+        "",
+    )

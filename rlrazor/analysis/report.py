@@ -1,0 +1,132 @@
+"""The report: one self-contained page that answers, shows and says how sure it is.
+
+`make_report` returns the files as bytes, `write_report` puts them in a folder: report.html needs
+none of the others and no network; figures/ holds each figure as SVG and PNG. All text from results
+is escaped, so an arm called "<script>" is an arm with an odd name.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from rlrazor.analysis import sections, tables
+from rlrazor.analysis.figures import bars
+from rlrazor.analysis.hover import png, standalone_svg
+from rlrazor.analysis.results import Results, main_base
+from rlrazor.analysis.sections import Absent, Picture
+from rlrazor.analysis.statistics import LEVEL, RESAMPLES
+from rlrazor.analysis.trajectory import Trajectory
+from rlrazor.analysis.verdicts import FAILS, HOLDS, Verdict, verdicts
+
+TITLE = "Does RL forget less, and does KL say how much?"
+NO_TRAJECTORY = "No trajectory.jsonl beside the results: no run was measured step by step."
+
+
+def make_report(
+    results: Results,
+    *,
+    found: Sequence[Verdict] | None = None,  # verdicts(results), if already computed
+    trajectory: Trajectory | None = None,
+    run: Mapping[str, Any] | None = None,  # run.json: config, commit, versions, command
+    resamples: int = RESAMPLES,
+    title: str = TITLE,
+) -> dict[str, bytes]:
+    """Files by relative path: report.html, figures/<name>.svg, figures/<name>.png."""
+    main = main_base(results)
+    answer: Sequence[Verdict] | Absent = (
+        sections.attempt(lambda: verdicts(results, resamples=resamples)) if found is None else found
+    )
+    chapters = [
+        sections.law_section(main, resamples),
+        sections.predictor_section(main, resamples),
+        sections.frontier_section(main),
+        sections.flip_section(results),
+        sections.trajectory_section(trajectory, NO_TRAJECTORY),
+        sections.data_section(results),
+    ]
+    pictures = [p for chapter in chapters for p in chapter.parts if isinstance(p, Picture)]
+    facts, records = _provenance(run or {})
+    html = _template().render(
+        title=title,
+        subtitle=_subtitle(results, main),
+        verdicts=[] if isinstance(answer, Absent) else [_answer(v) for v in answer],
+        missing_answer=answer.reason if isinstance(answer, Absent) else "",
+        sections=chapters,
+        facts=facts,
+        records=records,
+    )
+    files = {"report.html": html.encode()}
+    for part in pictures:
+        files[f"figures/{part.name}.svg"] = standalone_svg(part.figure).encode()
+        files[f"figures/{part.name}.png"] = png(part.figure)
+    return files
+
+
+def write_report(results: Results, out: str | Path, **options: Any) -> Path:
+    """Writes make_report's files under `out`; returns the path of report.html.
+
+    Each file is replaced whole, so a reader never sees half a page.
+    """
+    out = Path(out)
+    for name, content in make_report(results, **options).items():
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(path.name + ".tmp")
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    return out / "report.html"
+
+
+def _template() -> jinja2.Template:
+    source = resources.files("rlrazor.analysis").joinpath("templates", "report.html.j2")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    return environment.from_string(source.read_text(encoding="utf-8"))
+
+
+def _subtitle(results: Results, main: Results) -> str:
+    text = f"{len(results.arms)} methods, {sections.support(results)}"
+    if main.n_runs < results.n_runs:
+        text += (
+            f" Answers use the base strength that most runs start from ({main.n_runs:,} runs); "
+            "the map of flips uses all."
+        )
+    return text
+
+
+def _answer(verdict: Verdict) -> dict[str, str]:
+    symbol, css = {HOLDS: ("✓", "holds"), FAILS: ("✗", "fails")}.get(
+        verdict.word, ("?", "undecided")
+    )
+    seeds = f"{verdict.n_seeds} seed{'s' * (verdict.n_seeds != 1)}"
+    interval = verdict.ours
+    level = f" ({100 * LEVEL:.0f} % interval)" if interval is not None and interval.known else ""
+    return {
+        "symbol": symbol,
+        "css": css,
+        "word": verdict.word,
+        "claim": bars(verdict.claim),
+        "sentence": bars(verdict.sentence),
+        "paper": bars(verdict.paper),
+        "ours": tables.measured(verdict) + level,
+        "quantity": bars(verdict.quantity),
+        "support": f"{verdict.n_runs:,} runs, {seeds}"
+        + (": no interval" if verdict.n_seeds == 1 else ""),
+    }
+
+
+def _provenance(run: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Splits run.json into single facts and nested records, both as text."""
+    facts = [(k, str(v)) for k, v in run.items() if not isinstance(v, Mapping | list | tuple)]
+    records = [
+        (k, json.dumps(v, indent=2, sort_keys=True, default=str, ensure_ascii=False))
+        for k, v in run.items()
+        if isinstance(v, Mapping | list | tuple)
+    ]
+    return facts, records

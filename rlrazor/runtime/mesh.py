@@ -1,0 +1,103 @@
+"""Devices, meshes and the one way to compile: the only file that says jit, shard and donate."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def prepare_host() -> None:
+    """One single-threaded CPU device a core; call it before the first JAX computation.
+
+    Small networks train fastest on a CPU when every core works on a run of its own: the weights
+    stay in its cache and no thread waits for another. Without effect where JAX finds a GPU or TPU.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_multi_thread_eigen" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    if "xla_force_host_platform_device_count" not in flags:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+def make_mesh(
+    *, data: int, fsdp: int = 1, tensor: int = 1, devices: list[Any] | None = None
+) -> Mesh:
+    """Mesh(data, fsdp, tensor); `data=0` takes every device that the other axes leave."""
+    devices = jax.devices() if devices is None else devices
+    if data < 0 or fsdp < 1 or tensor < 1:
+        raise ValueError(
+            f"mesh sizes must be positive (data=0: all devices), got {data=}, {fsdp=}, {tensor=}"
+        )
+    if data == 0:
+        if len(devices) % (fsdp * tensor):
+            raise ValueError(
+                f"fsdp={fsdp} x tensor={tensor} must divide the {len(devices)} devices"
+            )
+        data = len(devices) // (fsdp * tensor)
+    size = data * fsdp * tensor
+    if size > len(devices):
+        raise ValueError(
+            f"a mesh of data={data} x fsdp={fsdp} x tensor={tensor} needs {size} devices, "
+            f"got {len(devices)} ({devices[0].platform}); lower a size, or use data=0 for all"
+        )
+    return Mesh(np.array(devices[:size]).reshape(data, fsdp, tensor), AXES)
+
+
+def map_runs(
+    fn: Callable[[Any, Any, Any], Any],  # (run, state, shared) -> output, for one run
+    mesh: Mesh,
+    *,
+    donate_state: bool = False,
+    side_by_side: bool = True,
+) -> Callable[[Any, Any, Any], Any]:
+    """Compiles `fn` over a leading axis R of runs, spread over every device of the mesh.
+
+    R must be a multiple of the device count (see `pad_runs`); `shared` is replicated. Runs never
+    talk to each other, so there are no collectives. Within a device, runs go one after the other
+    on a CPU (their weights fit its cache; measured 1.7x faster than `vmap` there) and side by
+    side under `vmap` on an accelerator, which needs wide work; `side_by_side=False` is for work
+    that is wide in one run already, such as measurements over a test set.
+    """
+    sequential = not side_by_side or mesh.devices.flat[0].platform == "cpu"
+
+    def on_one_device(run, state, shared):
+        if sequential:
+            return jax.lax.map(lambda mine: fn(*mine, shared), (run, state))
+        return jax.vmap(fn, in_axes=(0, 0, None))(run, state, shared)
+
+    on_one_device.__name__ = getattr(fn, "__name__", "run")  # what profiles and logs show
+    over_devices = jax.shard_map(
+        on_one_device,
+        mesh=mesh,
+        in_specs=(P(AXES), P(AXES), P()),
+        out_specs=P(AXES),
+        check_vma=False,
+    )
+    return jax.jit(over_devices, donate_argnums=(1,) if donate_state else ())
+
+
+def shard_runs(tree: Any, mesh: Mesh) -> Any:
+    """Places arrays [R, ...] with the runs spread over the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, P(AXES)))
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Places a copy of the arrays on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def compile_once(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Jits a function that is not part of a sweep (set-up, tests)."""
+    return jax.jit(fn)
+
+
+def pad_runs(count: int, mesh: Mesh) -> np.ndarray:  # i64[R]
+    """Indices 0..count-1, the last one repeated until the mesh divides their number."""
+    padded = -(-count // mesh.size) * mesh.size
+    return np.minimum(np.arange(padded), count - 1)

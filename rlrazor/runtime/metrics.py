@@ -1,0 +1,24 @@
+"""TensorBoard event files from result lines."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+
+def write_tensorboard(lines: list[dict[str, Any]], folder: Path) -> None:
+    """One sub-folder of events for each `run` in the lines, replacing an earlier one.
+
+    Every number with a slash in its name ("new/accuracy") becomes a scalar at the line's `step`.
+    """
+    by_run: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        by_run.setdefault(line["run"], []).append(line)
+    for run, of_run in by_run.items():
+        shutil.rmtree(folder / run, ignore_errors=True)
+        with SummaryWriter(logdir=str(folder / run)) as writer:
+            for line in of_run:
+                for name, value in line.items():
+                    if "/" in name and isinstance(value, int | float):
+                        writer.add_scalar(name, value, global_step=line["step"])

@@ -1,0 +1,35 @@
+"""One gradient step as a pure function."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlrazor.training.state import TrainState
+from rlrazor.types import LossFn, Metrics
+
+StepFn = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
+
+
+def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation) -> StepFn:
+    """Returns a pure `(state, batch) -> (state, metrics)`; the caller jits it.
+
+    The loss receives `fold_in(state.key, state.step)`, so that a resumed run draws what the
+    uninterrupted one would have drawn. Metrics gain `loss` and `gradient_norm`.
+    """
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.key, state.step)
+        (loss, metrics), gradient = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, batch, key
+        )
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        metrics = {**metrics, "loss": loss, "gradient_norm": optax.global_norm(gradient)}
+        params = optax.apply_updates(state.params, updates)
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), {
+            name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()
+        }
+
+    return step

@@ -1,0 +1,178 @@
+import math
+
+import numpy as np
+import pytest
+
+from rlrazor.analysis.claims import judge
+from rlrazor.analysis.results import Results, load_results
+from rlrazor.analysis.statistics import Interval
+from rlrazor.analysis.verdicts import FAILS, HOLDS, UNDECIDED, verdicts
+from tests.oracles import synthetic_results
+
+ARMS = (
+    "sft1",
+    "sft2",
+    "oracle",
+    "oracle_soft",
+    "grpo",
+    "grpo_std",
+    "grpo_kl",
+    "reinforce",
+    "simpo",
+)
+KEYS = [
+    "rl_less",
+    "kl_pooled",
+    "same_curve",
+    "kl_within",
+    "kl_best",
+    "oracle_less",
+    "on_policy",
+    "advantage_norm",
+]
+RL = ("grpo", "grpo_std", "grpo_kl", "reinforce")
+
+
+def found(tmp_path, **options):
+    path = synthetic_results.write(tmp_path / "r.jsonl", **{"arms": ARMS} | options)
+    return {v.key: v for v in verdicts(load_results(path), resamples=300)}
+
+
+def swapped(results, column, rng_seed=0):
+    """The same rows with one column shuffled among them."""
+    order = np.random.default_rng(rng_seed).permutation(len(results))
+    return Results({**results.columns, column: results[column][order]})
+
+
+@pytest.fixture(scope="module")
+def razor(tmp_path_factory):
+    """Results in which everything the paper says is true."""
+    path = tmp_path_factory.mktemp("razor") / "results.jsonl"
+    return load_results(synthetic_results.write(path, arms=ARMS))
+
+
+def test_the_rule_is_the_same_both_ways():
+    assert judge(Interval(0.5, 0.4, 0.6, 5), 0.3) == HOLDS
+    assert judge(Interval(0.5, 0.4, 0.6, 5), 0.7) == FAILS
+    assert judge(Interval(0.5, 0.4, 0.6, 5), 0.5) == UNDECIDED
+    assert judge(Interval(0.5, math.nan, math.nan, 1), 0.3) == UNDECIDED
+    assert judge(None, 0.3) == UNDECIDED
+
+
+def test_where_the_paper_is_right_it_holds(razor):
+    got = verdicts(razor, resamples=300)
+    assert [v.key for v in got] == KEYS
+    by_key = {v.key: v for v in got}
+    assert {v.key for v in got if v.word == HOLDS} == set(KEYS) - {"advantage_norm"}
+    assert by_key["advantage_norm"].word == FAILS  # std and none are both below SFT
+    for v in got:
+        assert v.n_seeds == 5
+        assert v.n_runs > 0
+        assert v.ours.known
+        assert "nan" not in v.sentence
+    assert by_key["kl_pooled"].n_runs == razor.n_runs
+    assert by_key["rl_less"].n_runs == razor.of_arms("sft1", "sft2", *RL).n_runs
+
+
+def test_where_it_is_wrong_it_does_not_hold(tmp_path):
+    got = found(tmp_path, offsets=dict.fromkeys(RL, 0.25))
+    for key in ("rl_less", "kl_pooled", "same_curve", "on_policy"):
+        assert got[key].word == FAILS, key
+    assert got["kl_within"].word == HOLDS  # an offset leaves the order within an arm alone
+    assert got["rl_less"].ours.high < 0
+    worse_oracle = found(tmp_path, offsets={"oracle": 0.3})
+    assert worse_oracle["oracle_less"].word == FAILS
+    assert worse_oracle["oracle_less"].ours.high < 0
+
+
+def test_matched_gap_is_the_mean_over_arms_and_seeds(razor):
+    from rlrazor.analysis.frontier import automatic_target, matched
+
+    chosen = razor.of_arms("sft1", "sft2", *RL)
+    entries = {e.arm: e.best_by_base for e in matched(chosen, automatic_target(chosen))}
+    sft = np.mean([entries[arm] for arm in ("sft1", "sft2")], 0)
+    rl = np.mean([entries[arm] for arm in RL], 0)
+    assert verdicts(razor, resamples=20)[0].ours.estimate == pytest.approx(np.mean(sft - rl))
+
+
+def test_one_seed_is_always_undecided(razor):
+    got = verdicts(razor.select(razor["seed"] == 0), resamples=20)
+    assert {v.word for v in got} == {UNDECIDED}
+    assert all(v.ours is not None and not v.ours.known for v in got)
+    assert {v.n_seeds for v in got} == {1}
+
+
+def test_variants_that_disagree_leave_the_general_claim_undecided(tmp_path):
+    got = found(tmp_path, offsets={"grpo_std": 0.5})
+    assert got["rl_less"].word == UNDECIDED
+    assert "depends on the variant" in got["rl_less"].sentence
+
+
+def test_a_flip_by_normalisation_is_found(tmp_path):
+    got = found(tmp_path, std_rate=2.0)["advantage_norm"]
+    assert got.word == HOLDS
+    assert got.ours.low > 0
+    assert "(RL less)" in got.sentence
+    assert "(RL more)" in got.sentence
+
+
+def test_negatives_that_matter_more_than_on_policy_data(tmp_path):
+    """Everything with negatives forgets little: GRPO and SimPO against REINFORCE and SFT."""
+    got = found(tmp_path, offsets={"reinforce": 0.3, "simpo": -0.1, "grpo": 0.05})
+    assert got["on_policy"].word == FAILS
+
+
+def test_a_better_rival_takes_kl_off_the_throne(razor):
+    noisy = swapped(razor, "new/kl_base_policy_nats")
+    got = {v.key: v for v in verdicts(noisy, resamples=300)}
+    assert got["kl_best"].word == FAILS
+    assert got["kl_pooled"].word == FAILS
+    assert got["kl_within"].word == FAILS
+    tie = Results({**razor.columns, "weights/l1": razor["new/kl_base_policy_nats"]})
+    assert {v.key: v.word for v in verdicts(tie, resamples=300)}["kl_best"] == UNDECIDED
+
+
+def test_old_task_predictors_are_named_but_do_not_decide(razor):
+    perfect = Results({**razor.columns, "prior/total_variation": razor["forgetting"] * 2})
+    best = {v.key: v for v in verdicts(perfect, resamples=300)}["kl_best"]
+    assert best.word == HOLDS
+    assert "total variation, prior tasks" in best.sentence
+
+
+def test_what_cannot_be_computed_says_why(razor):
+    alone = {v.key: v for v in verdicts(razor.of_arms("grpo"), resamples=20)}
+    for key in ("rl_less", "oracle_less", "on_policy", "advantage_norm", "same_curve"):
+        assert alone[key].ours is None
+        assert alone[key].word == UNDECIDED
+        assert alone[key].sentence.startswith("No number: ")
+    required = ("new/", "prior/accuracy", "prior/base", "run", "arm", "seed", "step", "final")
+    skip = ("new/l2", "new/total", "new/act", "new/kl_policy")
+    bare = {
+        n: v for n, v in razor.columns.items() if n.startswith(required) and not n.startswith(skip)
+    }
+    without = {v.key: v for v in verdicts(Results(bare), resamples=20)}
+    assert without["kl_best"].sentence == "No number: no rival was measured."
+    assert without["kl_pooled"].ours is not None
+    dead = Results({**razor.columns, "new/kl_base_policy_nats": np.full(len(razor), math.nan)})
+    for v in verdicts(dead, resamples=20):
+        assert v.key in ("rl_less", "oracle_less", "on_policy", "advantage_norm") or v.ours is None
+
+
+def test_arms_short_of_the_accuracy_are_named(razor):
+    slow = razor["arm"] == "grpo_kl"
+    weak = np.where(slow, np.minimum(razor["new/accuracy"], 0.86), razor["new/accuracy"])
+    got = verdicts(Results({**razor.columns, "new/accuracy": weak}), resamples=20)[0]
+    assert "left out: grpo_kl" in got.sentence
+    assert got.word == HOLDS
+
+
+def test_only_the_norm_claim_looks_beyond_the_main_base(tmp_path):
+    path = synthetic_results.write(tmp_path / "r.jsonl", arms=ARMS, base_epochs=(5, 20))
+    results = load_results(path)
+    drop = (results["hyperparameters/base_epochs"] == 20) & (results["seed"] == 0)
+    got = {v.key: v for v in verdicts(results.select(~drop), resamples=20)}
+    assert got["kl_pooled"].n_runs == results.n_runs / 2
+    assert (
+        got["advantage_norm"].n_runs
+        > results.of_arms("grpo", "grpo_std", "sft1", "sft2").n_runs / 2
+    )

@@ -6,17 +6,16 @@ Prints a table of claims; writes theory.jsonl, its config and three figures (PNG
 workdir. Everything is enumerated in float64; experiments/theory/ holds one part a file.
 """
 
-import json
-import math
 import pathlib
-import textwrap
 import time
+from typing import Any
 
 import jax
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from experiments.theory import curved, figures, log_linear, tabular
+from experiments.theory.records import json_line, table
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/razor_theory.py")
 _WORKDIR = flags.DEFINE_string(
@@ -24,7 +23,7 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
-def measure(config: ConfigDict) -> list[dict]:
+def measure(config: Any) -> list[dict]:
     """All records of the three parts; float64 inside, whatever the caller's precision."""
     with jax.enable_x64(True):
         return [
@@ -32,24 +31,6 @@ def measure(config: ConfigDict) -> list[dict]:
             *log_linear.run(config.log_linear, config.failures, config.seed),
             *curved.run(config.curved, config.failures, config.seed),
         ]
-
-
-def json_line(record: dict) -> str:
-    """Strict JSON: a number that does not exist is null."""
-    plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
-    return json.dumps(plain, allow_nan=False)
-
-
-def table(records: list[dict]) -> str:
-    """Part, verdict, number and claim of every finding, with what was found below it."""
-    lines = []
-    for record in records:
-        if record["kind"] == "finding":
-            head = f"({record['part']}) {record['verdict']:<9}{record['number']:>11.3g}  "
-            lines.append(head + record["claim"])
-            lines.extend(textwrap.wrap(record["found"], 100, initial_indent=" " * 28,
-                                       subsequent_indent=" " * 28))  # fmt: skip
-    return "\n".join(lines)
 
 
 def main(argv: list[str]) -> None:

@@ -1,4 +1,8 @@
-"""The two kinds of line in theory.jsonl."""
+"""The kinds of line in theory.jsonl: finding, curve, trace."""
+
+import json
+import math
+import textwrap
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -36,3 +40,23 @@ def trace(part: str, figure: str, series: str, points: ArrayLike) -> dict:
         "kind": "trace", "part": part, "figure": figure, "series": series,
         "points": np.asarray(points, float).round(6).tolist(),
     }  # fmt: skip
+
+
+def json_line(record: dict) -> str:
+    """Strict JSON: a number that does not exist is null."""
+    plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
+    return json.dumps(plain, allow_nan=False)
+
+
+def table(records: list[dict]) -> str:
+    """Part, verdict, number and claim of every finding, with what was found below it."""
+    lines = []
+    for record in records:
+        if record["kind"] == "finding":
+            head = f"({record['part']}) {record['verdict']:<9}{record['number']:>11.3g}  "
+            lines.append(head + record["claim"])
+            indent = " " * 26
+            lines += textwrap.wrap(
+                record["found"], 100, initial_indent=indent, subsequent_indent=indent
+            )
+    return "\n".join(lines)

@@ -188,11 +188,12 @@ def check_sampling(config: Any, seed: int) -> list[dict]:
         shown = np.unique(np.geomspace(1, sampled.steps, 60).astype(int)) - 1
         records.append(trace("a", "simplex", name, jax.nn.softmax(paths[0, shown])))
         share = np.asarray(jax.nn.softmax(paths[:, -1])[:, :-1])
+        dagger = np.exp(projections.i_projection(base, correct))[:-1].round(3).tolist()
         found = (
             f"after {sampled.steps} steps of {sampled.samples} samples, {sampled.seeds} seeds: "
-            f"{(share.max(1) > 0.99).mean():.0%} of runs hold one answer with p > 0.99, mean "
-            "policy "
-            f"{share.mean(0).round(3).tolist()} (number: median KL gap in nats)"
+            f"{(share.max(1) > 0.99).mean():.0%} of runs hold one answer with p > 0.99; mean "
+            f"policy {share.mean(0).round(3).tolist()}, pi_dagger {dagger} (number: median KL gap "
+            "in nats)"
         )
         claim = f"{name}: converges to pi_dagger"
         median = float(np.median(gaps[:, -1]))

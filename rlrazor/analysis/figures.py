@@ -150,7 +150,7 @@ def predictor_figure(table: Sequence[PredictorRow], *, width: float = WIDE) -> T
     axes.set_yticks(y, [bars(row.predictor.label) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     low = min([0.0, *(p.low for p in pooled if p.known), *(p.estimate for p in pooled)])
-    axes.set_xlim(max(low, -0.5) - 0.02, 1.02)
+    axes.set_xlim(low - 0.02, 1.02)
     figure.supxlabel("R² of the quadratic fit, all methods pooled", fontsize=9)
     figure.legend(handles=handles, loc="outside upper center", ncols=3 if width > 5 else 2)
     return figure

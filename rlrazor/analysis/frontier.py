@@ -89,6 +89,8 @@ def envelope(
 def frontiers(results: Results, grid: np.ndarray | None = None) -> list[Frontier]:
     """One an arm; default grid: 101 accuracies from the lowest base to the highest reached."""
     rows, _ = _accurate(results)
+    if not len(rows):
+        return []
     low, high = np.min(rows["new/base_accuracy"]), np.max(rows["new/accuracy"])
     at = np.linspace(min(low, high), high, 101) if grid is None else np.asarray(grid, float)
     base, base_seeds = _bases(rows)

@@ -6,6 +6,7 @@ attach them, and refuse if the numbers differ, so a tip never lands on the wrong
 """
 
 import contextlib
+import copy
 import io
 import math
 import re
@@ -84,10 +85,7 @@ class TippedFigure(Figure):
 
 def standalone_svg(figure: Figure) -> str:
     """Returns the SVG file: no date in it, tips as `<title>`, which viewers show by themselves."""
-    root = _tree(figure, salt="rlrazor")
-    for mark, tip in _marks(root, figure):
-        ET.SubElement(mark, f"{{{SVG}}}title").text = tip
-    return ET.tostring(root, encoding="unicode") + "\n"
+    return _standalone(_tree(figure), figure)
 
 
 def inline_svg(figure: Figure, *, name: str, alt: str) -> str:
@@ -95,7 +93,27 @@ def inline_svg(figure: Figure, *, name: str, alt: str) -> str:
 
     Ids are prefixed because all figures of one page share its namespace.
     """
-    root = _tree(figure, salt=name)
+    return _inline(_tree(figure), figure, name, alt)
+
+
+def both_svgs(figure: Figure, *, name: str, alt: str) -> tuple[str, str]:
+    """(inline_svg, standalone_svg) from one rendering, after which the layout is fixed.
+
+    Drawing and layout are the dear part of a report; a picture file of the same figure then costs
+    neither a second time.
+    """
+    root = _tree(figure)
+    figure.set_layout_engine("none")
+    return _inline(copy.deepcopy(root), figure, name, alt), _standalone(root, figure)
+
+
+def _standalone(root: ET.Element, figure: Figure) -> str:
+    for mark, tip in _marks(root, figure):
+        ET.SubElement(mark, f"{{{SVG}}}title").text = tip
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _inline(root: ET.Element, figure: Figure, name: str, alt: str) -> str:
     for mark, tip in _marks(root, figure):
         mark.set("data-tip", tip)
     for element in root.iter():
@@ -170,12 +188,12 @@ def _rendering() -> Iterator[None]:
         yield
 
 
-def _tree(figure: Figure, *, salt: str) -> ET.Element:
+def _tree(figure: Figure) -> ET.Element:
     """Renders to a parsed SVG without prolog, metadata or date; the same figure, the same bytes."""
     ET.register_namespace("", SVG)
     ET.register_namespace("xlink", XLINK)
     buffer = io.StringIO()
-    with _rendering(), mpl.rc_context({"svg.hashsalt": salt}):
+    with _rendering(), mpl.rc_context({"svg.hashsalt": "rlrazor"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     root = ET.fromstring(_UNWRITABLE.sub("\ufffd", buffer.getvalue()))
     for metadata in root.findall(f"{{{SVG}}}metadata"):

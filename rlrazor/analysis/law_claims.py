@@ -133,10 +133,12 @@ def kl_best(results: Results, resamples: int) -> Verdict:
         word = HOLDS
     elif any(interval.side(0.0) < 0 for interval, _ in strict):
         word = FAILS
-    text = f"Closest rival of {len(rivals)}: {closest.label}; KL's R2 is {gap.limits()} higher."
+    text = f"Closest rival of {len(rivals)}: {closest.label}; KL's R2 minus its is {gap.limits()}."
     old = gaps([p for p in usable if p.column.startswith("prior/")])
     if old:
         best, label = min(((i, p.label) for i, p in old), key=lambda pair: pair[0].estimate)
-        text += f" Among old-task predictors the best is {label}: KL minus it {best.limits()}."
+        text += (
+            f" Among old-task predictors the best is {label}: KL's minus its is {best.limits()}."
+        )
     rows, _ = law_rows(results, KL)
     return Verdict("kl_best", claim, paper, gap, quantity, rows.n_runs, gap.n, word, text)

@@ -1,7 +1,7 @@
 """The report: one self-contained page that answers, shows and says how sure it is.
 
-`make_report` returns the files as bytes, `write_report` puts them in a folder: report.html needs
-none of the others and no network; figures/ holds each figure as SVG and PNG. All text from results
+`make_page` returns the page, `make_report` all files as bytes, `write_report` puts them in a folder:
+report.html needs none of the others and no network; figures/ holds each figure as SVG and PNG. All text from results
 is escaped, so an arm called "<script>" is an arm with an odd name.
 """
 
@@ -16,7 +16,7 @@ import jinja2
 
 from rlrazor.analysis import sections, tables
 from rlrazor.analysis.figures import bars
-from rlrazor.analysis.hover import png, standalone_svg
+from rlrazor.analysis.hover import png
 from rlrazor.analysis.results import Results, main_base
 from rlrazor.analysis.sections import Absent, Picture
 from rlrazor.analysis.statistics import LEVEL, RESAMPLES
@@ -27,7 +27,17 @@ TITLE = "Does RL forget less, and does KL say how much?"
 NO_TRAJECTORY = "No trajectory.jsonl beside the results: no run was measured step by step."
 
 
-def make_report(
+def make_report(results: Results, **options: Any) -> dict[str, bytes]:
+    """Files by relative path: report.html, figures/<name>.svg, figures/<name>.png."""
+    html, pictures = make_page(results, **options)
+    files = {"report.html": html.encode()}
+    for picture in pictures:
+        files[f"figures/{picture.name}.svg"] = picture.standalone.encode()
+        files[f"figures/{picture.name}.png"] = png(picture.figure)
+    return files
+
+
+def make_page(
     results: Results,
     *,
     found: Sequence[Verdict] | None = None,  # verdicts(results), if already computed
@@ -35,8 +45,8 @@ def make_report(
     run: Mapping[str, Any] | None = None,  # run.json: config, commit, versions, command
     resamples: int = RESAMPLES,
     title: str = TITLE,
-) -> dict[str, bytes]:
-    """Files by relative path: report.html, figures/<name>.svg, figures/<name>.png."""
+) -> tuple[str, list[Picture]]:
+    """The page, which holds its figures, and the figures."""
     main = main_base(results)
     answer: Sequence[Verdict] | Absent = (
         sections.attempt(lambda: verdicts(results, resamples=resamples)) if found is None else found
@@ -49,7 +59,6 @@ def make_report(
         sections.trajectory_section(trajectory, NO_TRAJECTORY),
         sections.data_section(results),
     ]
-    pictures = [p for chapter in chapters for p in chapter.parts if isinstance(p, Picture)]
     facts, records = _provenance(run or {})
     html = _template().render(
         title=title,
@@ -60,11 +69,9 @@ def make_report(
         facts=facts,
         records=records,
     )
-    files = {"report.html": html.encode()}
-    for part in pictures:
-        files[f"figures/{part.name}.svg"] = standalone_svg(part.figure).encode()
-        files[f"figures/{part.name}.png"] = png(part.figure)
-    return files
+    # A file cannot hold a lone surrogate, and JSON can: "\\ud800" in somebody's run name.
+    html = html.encode("utf-8", "replace").decode()
+    return html, [p for chapter in chapters for p in chapter.parts if isinstance(p, Picture)]
 
 
 def write_report(results: Results, out: str | Path, **options: Any) -> Path:

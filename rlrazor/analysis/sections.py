@@ -20,7 +20,7 @@ from rlrazor.analysis.frontier import (
     matched,
     target_list,
 )
-from rlrazor.analysis.hover import TippedFigure, inline_svg
+from rlrazor.analysis.hover import TippedFigure, both_svgs, inline_svg
 from rlrazor.analysis.law import isotonic_law, law_rows, left_out, quadratic_law, within_arms
 from rlrazor.analysis.predictors import predictor_table
 from rlrazor.analysis.results import KL, RL_ARMS, SFT_ARMS, Results
@@ -45,7 +45,8 @@ class Picture:
     """A figure in the page, and the figure itself for the files beside it."""
 
     name: str
-    figure: TippedFigure
+    figure: TippedFigure  # the wide one
+    standalone: str  # its SVG file
     wide: str  # inline SVG
     narrow: str  # inline SVG
     caption: str
@@ -113,8 +114,8 @@ def law_section(results: Results, resamples: int) -> Section:
             picture(
                 "law_by_method",
                 by_arm,
-                "The same, one panel a method, thinned further. Grey line: the pooled quadratic. R²: of the "
-                f"method's own quadratic, with interval. {support(results)}",
+                "The same, one panel a method, thinned further. Grey line: the pooled quadratic. "
+                f"R²: of the method's own quadratic, with interval. {support(results)}",
             ),
             told(within, lambda found: tables.within_table(*found)),
             left_out_by(None, "Predicting a method from all the others"),
@@ -288,8 +289,9 @@ def data_section(results: Results) -> Section:
             "at 5 %).",
             "Forgetting and its differences are percentage points of accuracy. KL is exact over "
             "the output classes, in nats, a mean over the new task's test inputs. A scatter shows "
-            f"at most {LIMIT:,} points ({MANY_LIMIT:,} in panels, {NARROW_LIMIT:,} on a phone); each method keeps its share, "
-            "evenly spaced in the order of KL. Fits use every finite line after step 0.",
+            f"at most {LIMIT:,} points ({MANY_LIMIT:,} in panels, {NARROW_LIMIT:,} on a phone): "
+            "each method keeps its share, evenly spaced in the order of KL. Fits use every finite "
+            "line after step 0.",
         ),
         (told(results, tables.data_table),),
     )
@@ -300,11 +302,10 @@ def picture(name: str, draw: Callable[[float, int], TippedFigure], caption: str)
     found = attempt(lambda: (draw(WIDE, LIMIT), draw(NARROW, NARROW_LIMIT)))
     if isinstance(found, Absent):
         return found
-    wide, narrow = (
-        inline_svg(figure, name=f"{name}-{size}", alt=caption)
-        for figure, size in zip(found, ("wide", "narrow"), strict=True)
-    )
-    return Picture(name, found[0], wide, narrow, caption)
+    page, phone = found
+    wide, standalone = both_svgs(page, name=f"{name}-wide", alt=caption)
+    narrow = inline_svg(phone, name=f"{name}-narrow", alt=caption)
+    return Picture(name, page, standalone, wide, narrow, caption)
 
 
 def attempt(make: Callable[[], T]) -> T | Absent:

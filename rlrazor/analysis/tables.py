@@ -178,13 +178,14 @@ def matched_table(entries: Sequence[Matched], comparisons: Sequence[ArmCompariso
     target = f"{entries[0].target:.3f}" if entries else NONE
     return _table(
         f"Forgetting in points at new-task accuracy {target}. Best: the run that kept most, "
-        "chosen in hindsight; typical: mean over runs when they first get there. p: paired t test "
-        f"over seeds against {label}, Benjamini-Hochberg over the methods. Jumped: runs that "
-        "passed the accuracy between distant checkpoints, counted in best only.",
+        "chosen in hindsight; typical: mean over runs when they first get there. Difference: "
+        f"of the best runs, minus {label}; p: paired t test over seeds, Benjamini-Hochberg over "
+        "the methods. Jumped: runs that passed the accuracy between distant checkpoints, counted in "
+        "best only.",
         (
             "Method",
             "Best [95 %]",
-            f"Best, minus {label}",
+            "Difference [95 %]",
             "Adjusted p",
             "Forgets",
             "Typical [95 %]",
@@ -207,7 +208,7 @@ def targets_table(by_target: Sequence[Sequence[Matched]]) -> Table:
     seeds = max(entry.n_seeds for entry in by_target[0])
     return _table(
         "The best run's forgetting, points [95 %], as the required new-task accuracy grows; "
-        f"{sum(entry.n_runs for entry in by_target[0])} runs, up to {seeds} seeds.",
+        f"{sum(entry.n_runs for entry in by_target[0]):,} runs, up to {seeds} seeds.",
         ("Method", *head),
         rows,
     )
@@ -293,7 +294,7 @@ def answer_text(verdicts: Sequence[Verdict], *, width: int = 100) -> str:
     head = ("claim", "verdict", "measured [95 %]", "runs", "seeds")
     fixed = (14, 27, 6, 5)
     sizes = (width - sum(fixed) - 2 * len(fixed), *fixed)
-    rows = [(v.claim, v.word, measured(v), str(v.n_runs), str(v.n_seeds)) for v in verdicts]
+    rows = [(v.claim, v.word, measured(v), f"{v.n_runs:,}", str(v.n_seeds)) for v in verdicts]
     lines = [_columns([(text,) for text in head], sizes), "-" * width]
     for row in rows:
         cells = [tuple(textwrap.wrap(text, size)) for text, size in zip(row, sizes, strict=True)]

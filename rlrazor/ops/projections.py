@@ -86,7 +86,7 @@ def log_linear_m_projection(
         floor = 10 * t.size * jnp.finfo(t.dtype).eps * jnp.trace(hessian) + jnp.finfo(t.dtype).tiny
         damping = 1e-3 * jnp.linalg.norm(gradient) + floor
         newton = jnp.linalg.solve(hessian + damping * jnp.eye(t.size, dtype=t.dtype), gradient)
-        candidates = t - sizes[:, None] * newton
+        candidates = t[None] - jnp.outer(sizes, newton)
         values = jax.vmap(cross_entropy)(candidates)
         # The longest of the best steps: near the solution they differ by rounding alone, and
         # choosing by rounding would stop at the square root of the float's precision.
@@ -139,7 +139,7 @@ def expected_advantages(
     """(R - J) / normaliser(J) with J(s) = E_pi[R], f[S, V].
 
     1 - J is summed from the wrong actions, which keeps its relative precision as J -> 1. Where the
-    divisor is 0 (J = 0 or 1 under `reward_std`) so is the advantage, as in a group of equal rewards.
+    divisor is 0 (J = 0 or 1 under `reward_std`) so is the advantage, as where all rewards equal.
     """
     policy = jnp.exp(log_policy)
     success = jnp.sum(policy, axis=-1, where=correct, keepdims=True)
@@ -258,7 +258,7 @@ def sampled_policy_gradient(
     def step(z, step_key):
         actions = jax.random.categorical(step_key, z, shape=(samples,))
         advantages = advantages_fn(correct[actions].astype(z.dtype))
-        scores = jax.nn.one_hot(actions, z.size, dtype=z.dtype) - jax.nn.softmax(z)
+        scores = jax.nn.one_hot(actions, z.size, dtype=z.dtype) - jax.nn.softmax(z)[None]
         z = z + learning_rate * advantages @ scores / samples
         return z, z
 

@@ -136,6 +136,10 @@ def test_missing_values_get_their_own_cell_and_rows_may_come_in_any_order(tmp_pa
     results = make(tmp_path, arms=("sft1", "grpo", "reinforce"))
     found = flip_map(results, rl=("grpo", "reinforce"), axes=("hyperparameters/advantage_norm",))
     assert [cell.values for cell in found.cells] == [("none",), (None,)]
+    numbers = make(tmp_path, arms=("sft1", "grpo", "grpo_kl"))
+    found_kl = flip_map(numbers, rl=("grpo", "grpo_kl"), axes=("hyperparameters/kl_coefficient",))
+    assert [(c.values, c.n_runs) for c in found_kl.cells] == [((0.1,), 40), ((None,), 40)]
+    results = make(tmp_path, arms=("sft1", "grpo", "reinforce"))
     shuffled = results.select(np.random.default_rng(0).permutation(len(results)))
     again = flip_map(shuffled, rl=("grpo", "reinforce"), axes=("hyperparameters/advantage_norm",))
     for a, b in zip(found.cells, again.cells, strict=True):

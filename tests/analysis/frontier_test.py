@@ -11,36 +11,11 @@ from rlrazor.analysis.frontier import (
     matched,
     target_list,
 )
-from rlrazor.analysis.results import KL, Results, load_results
+from rlrazor.analysis.results import Results, load_results
 from tests.oracles import synthetic_results
+from tests.oracles.tiny_results import of_runs
 
-
-def table(*runs):
-    """Results from (arm, seed, run, [(new accuracy, forgetting), ...]); base 0.8 and 0.7."""
-    rows = [
-        (f"{arm}-{seed}-{run}", arm, seed, step, new, lost)
-        for arm, seed, run, path in runs
-        for step, (new, lost) in enumerate(path, 1)
-    ]
-    run, arm, seed, step, new, lost = map(np.array, zip(*rows, strict=True))
-    last = {name: max(r[3] for r in rows if r[0] == name) for name in run}
-    return Results(
-        {
-            "run": run,
-            "arm": arm,
-            "seed": seed,
-            "step": step,
-            "final": np.array([s == last[r] for r, s in zip(run, step, strict=True)]),
-            "new/accuracy": new,
-            "new/base_accuracy": np.full(len(rows), 0.8),
-            "prior/accuracy": 0.7 - lost,
-            "prior/base_accuracy": np.full(len(rows), 0.7),
-            KL: lost,
-        }
-    )
-
-
-TINY = table(
+TINY = of_runs(
     ("sft1", 0, "a", [(0.84, 0.10), (0.88, 0.30)]),
     ("sft1", 0, "b", [(0.83, 0.05), (0.95, 0.50)]),  # its last step is a jump of 0.12
     ("sft1", 1, "a", [(0.84, 0.12), (0.88, 0.20)]),
@@ -113,14 +88,15 @@ def test_automatic_target_is_what_most_arms_reach_from_every_base():
     # sft1 reaches 0.95 from seed 0 only, so 0.88 counts; grpo 0.88.
     assert automatic_target(TINY) == 0.88
     more = [(arm, s, "a", [(top, 0.1)]) for arm, top in (("x", 0.9), ("y", 0.93)) for s in (0, 1)]
+    more.append(("x", 1, "b", [(0.97, 0.2)]))  # what one base reaches, the other must too
     low = ("idle", 0, "a", [(0.79, 0.0)])  # never beats its base: not counted
-    four = table(*more, low, ("z", 0, "a", [(0.91, 0.1)]), ("w", 0, "a", [(0.85, 0.1)]))
+    four = of_runs(*more, low, ("z", 0, "a", [(0.91, 0.1)]), ("w", 0, "a", [(0.85, 0.1)]))
     assert automatic_target(four, share=0.25) == 0.93
     assert automatic_target(four, share=0.5) == 0.91
     assert automatic_target(four) == 0.9
     assert automatic_target(four, share=1.0) == 0.85
-    assert automatic_target(table(low)) is None
-    assert target_list(table(low)) == []
+    assert automatic_target(of_runs(low)) is None
+    assert target_list(of_runs(low)) == []
     assert target_list(TINY) == [0.82, 0.84, 0.86, 0.88]
 
 
@@ -159,7 +135,7 @@ def test_order_of_rows_and_other_arms_change_nothing():
 
 def test_two_bases_of_a_seed_are_one_unit():
     def with_base(epochs, name):
-        rows = table(("sft1", 0, name, [(0.88, 0.1 * epochs)]), ("sft1", 1, name, [(0.88, 0.3)]))
+        rows = of_runs(("sft1", 0, name, [(0.88, 0.1 * epochs)]), ("sft1", 1, name, [(0.88, 0.3)]))
         columns = dict(rows.columns)
         return columns | {"hyperparameters/base_epochs": np.full(2, float(epochs))}
 

@@ -7,6 +7,7 @@ from rlrazor.analysis.law import isotonic_law, left_out, pooled_r2, quadratic_la
 from rlrazor.analysis.results import KL, Results, load_results
 from rlrazor.analysis.statistics import R2_SCALE, cluster_bootstrap
 from tests.oracles import synthetic_results
+from tests.oracles.tiny_results import of_points
 
 ARMS = ("sft1", "oracle", "grpo", "simpo")
 
@@ -15,24 +16,6 @@ ARMS = ("sft1", "oracle", "grpo", "simpo")
 def results(tmp_path_factory):
     path = tmp_path_factory.mktemp("law") / "results.jsonl"
     return load_results(synthetic_results.write(path, arms=ARMS, seed_noise=0.1))
-
-
-def table(x, y, *, arm="sft1", seed=0):
-    """Results with the given predictor and forgetting, one run a row."""
-    n = len(x)
-    columns = {
-        "run": np.array([f"r{i}" for i in range(n)]),
-        "arm": np.full(n, arm) if isinstance(arm, str) else np.array(arm),
-        "seed": np.broadcast_to(seed, n).astype(int),
-        "step": np.ones(n, int),
-        "final": np.ones(n, bool),
-        "new/accuracy": np.full(n, 0.9),
-        "new/base_accuracy": np.full(n, 0.8),
-        "prior/accuracy": 0.7 - np.asarray(y, float),
-        "prior/base_accuracy": np.full(n, 0.7),
-        KL: np.asarray(x, float),
-    }
-    return Results(columns)
 
 
 def plain_r2(x, y, fit_x=None, fit_y=None):
@@ -115,15 +98,15 @@ def test_nothing_to_fit_is_an_error(results):
     with pytest.raises(ValueError, match="a law needs 6"):
         quadratic_law(results.select(np.arange(5)))
     with pytest.raises(ValueError, match="'new/kl_base_policy_nats' is the same in all 8 rows"):
-        quadratic_law(table(np.ones(8), np.arange(8) / 80))
+        quadratic_law(of_points(np.ones(8), np.arange(8) / 80))
     with pytest.raises(ValueError, match="'forgetting' is the same"):
-        quadratic_law(table(np.arange(8), np.zeros(8)))
+        quadratic_law(of_points(np.arange(8), np.zeros(8)))
 
 
 def test_isotonic_by_hand():
     x = [1.0, 2.0, 2.0, 3.0, 4.0, 5.0]
     y = [0.0, 0.3, 0.1, 0.1, 0.4, 0.4]  # knots 0 | (.2 x2, .1) pool to 1/6 | .4 .4
-    law = isotonic_law(table(x, y))
+    law = isotonic_law(of_points(x, y))
     np.testing.assert_allclose(law.predict(np.array(x)), [0, 1 / 6, 1 / 6, 1 / 6, 0.4, 0.4])
     sse = (0.3 - 1 / 6) ** 2 + 2 * (0.1 - 1 / 6) ** 2
     assert law.r2.estimate == pytest.approx(1 - sse / np.sum((np.array(y) - np.mean(y)) ** 2))
@@ -136,11 +119,11 @@ def test_isotonic_falls_for_a_similarity_and_beats_no_monotone_curve():
     x = rng.uniform(size=200)
     seed = np.arange(200) % 4
     steps = np.floor(4 * (1 - x)) / 10
-    law = isotonic_law(table(x, steps, seed=seed))
+    law = isotonic_law(of_points(x, steps, seed=seed))
     assert law.r2.estimate == pytest.approx(1.0)
     assert np.all(np.diff(law.curve_y) <= 0)
     noisy = steps + 0.05 * rng.standard_normal(200)
-    flexible, stiff = (f(table(x, noisy, seed=seed)).r2 for f in (isotonic_law, quadratic_law))
+    flexible, stiff = (f(of_points(x, noisy, seed=seed)).r2 for f in (isotonic_law, quadratic_law))
     assert flexible.estimate > stiff.estimate
     assert flexible.low < flexible.estimate < flexible.high
 
@@ -167,7 +150,7 @@ def test_pooled_r2_can_be_between_methods_only():
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.uniform(0, 1, 60), rng.uniform(4, 5, 60)])
     y = np.where(x > 2, 0.4, 0.0) + 0.01 * rng.standard_normal(120)
-    two = table(x, y, arm=["grpo"] * 60 + ["sft1"] * 60, seed=np.arange(120) % 5)
+    two = of_points(x, y, arm=["grpo"] * 60 + ["sft1"] * 60, seed=np.arange(120) % 5)
     assert pooled_r2(two).estimate > 0.97
     _, mean = within_arms(two)
     assert mean.estimate < 0.2
@@ -181,7 +164,7 @@ def test_arms_too_small_or_constant_have_no_r2():
     x = np.concatenate([np.arange(10.0), np.arange(3.0), np.ones(8)])
     y = np.concatenate([np.arange(10.0) / 50, np.arange(3.0) / 50, np.arange(8) / 50])
     arm = ["sft1"] * 10 + ["grpo"] * 3 + ["dft"] * 8
-    entries, mean = within_arms(table(x, y, arm=arm, seed=np.arange(21) % 2))
+    entries, mean = within_arms(of_points(x, y, arm=arm, seed=np.arange(21) % 2))
     known = {entry.arm: np.isfinite(entry.r2.estimate) for entry in entries}
     assert known == {"sft1": True, "grpo": False, "dft": False}
     assert mean.estimate == pytest.approx(1.0)

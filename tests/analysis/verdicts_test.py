@@ -3,11 +3,14 @@ import math
 import numpy as np
 import pytest
 
+from rlrazor.analysis import arm_claims, law_claims
 from rlrazor.analysis.claims import judge
+from rlrazor.analysis.frontier import automatic_target, frontiers, matched
 from rlrazor.analysis.results import Results, load_results
 from rlrazor.analysis.statistics import Interval
 from rlrazor.analysis.verdicts import FAILS, HOLDS, UNDECIDED, verdicts
 from tests.oracles import synthetic_results
+from tests.oracles.tiny_results import of_points, of_runs
 
 ARMS = (
     "sft1",
@@ -86,8 +89,6 @@ def test_where_it_is_wrong_it_does_not_hold(tmp_path):
 
 
 def test_matched_gap_is_the_mean_over_arms_and_seeds(razor):
-    from rlrazor.analysis.frontier import automatic_target, matched
-
     chosen = razor.of_arms("sft1", "sft2", *RL)
     entries = {e.arm: e.best_by_base for e in matched(chosen, automatic_target(chosen))}
     sft = np.mean([entries[arm] for arm in ("sft1", "sft2")], 0)
@@ -116,10 +117,73 @@ def test_a_flip_by_normalisation_is_found(tmp_path):
     assert "(RL more)" in got.sentence
 
 
-def test_negatives_that_matter_more_than_on_policy_data(tmp_path):
-    """Everything with negatives forgets little: GRPO and SimPO against REINFORCE and SFT."""
-    got = found(tmp_path, offsets={"reinforce": 0.3, "simpo": -0.1, "grpo": 0.05})
-    assert got["on_policy"].word == FAILS
+@pytest.mark.parametrize(
+    ("forgetting", "contrast", "word"),
+    [  # grpo, reinforce, simpo, sft1 -> saved by on-policy data - |effect of negatives|
+        ((0.10, 0.12, 0.30, 0.28), 0.18 - 0.00, HOLDS),
+        ((0.10, 0.18, 0.30, 0.28), 0.15 - 0.03, HOLDS),
+        ((0.30, 0.10, 0.30, 0.10), 0.00 - 0.20, FAILS),  # negatives do harm
+        ((0.10, 0.30, 0.10, 0.30), 0.00 - 0.20, FAILS),  # negatives do good
+        ((0.30, 0.30, 0.10, 0.10), -0.20 - 0.00, FAILS),  # on-policy data does harm
+        ((0.10, 0.20, 0.20, 0.30), 0.10 - 0.10, UNDECIDED),
+    ],
+)
+def test_on_policy_data_against_negatives_by_hand(forgetting, contrast, word):
+    jitter = (0.0, 0.01, -0.01, 0.02, -0.02)
+    arms = dict(zip(("grpo", "reinforce", "simpo", "sft1"), forgetting, strict=True))
+    runs = [
+        (arm, seed, "a", [(0.9, lost + shift * (1 + (arm == "grpo")))])
+        for arm, lost in arms.items()
+        for seed, shift in enumerate(jitter)
+    ]
+    got = arm_claims.on_policy(of_runs(*runs), ("sft1", "sft2"))
+    assert got.ours.estimate == pytest.approx(contrast)
+    assert got.word == word
+
+
+def test_best_and_typical_runs_that_disagree_leave_it_undecided():
+    """RL has the best run and the worst average."""
+    lost = {"sft1": (0.20, 0.22), "grpo": (0.05, 0.50)}
+    runs = [
+        (arm, seed, str(i), [(0.84, 0.0), (0.86, lost[arm][i] + 0.01 * seed * (arm == "grpo"))])
+        for arm in lost
+        for seed in range(3)
+        for i in range(2)
+    ]
+    got = arm_claims.rl_less(of_runs(*runs), ("grpo",), ("sft1",))
+    assert got.ours.low > 0
+    assert got.word == UNDECIDED
+    assert "Best and typical runs disagree" in got.sentence
+
+
+def test_the_target_comes_down_where_it_would_leave_one_side_empty():
+    reach = {"grpo": 0.95, "grpo_std": 0.95, "grpo_kl": 0.95, "reinforce": 0.95, "oracle": 0.86}
+    runs = [(arm, s, "a", [(top, 0.1 + 0.01 * s)]) for arm, top in reach.items() for s in (0, 1)]
+    got = arm_claims.oracle_less(of_runs(*runs), RL)
+    assert "accuracy 0.860" in got.sentence
+    assert got.ours.n == 2
+
+
+def test_each_law_claim_has_its_own_threshold():
+    """R2 near 0.65: too little for the law, enough within arms and for an arm left out."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=2000)
+    y = 0.1 * x + 0.021 * rng.standard_normal(2000)
+    points = of_points(x, y, arm=["sft1", "grpo"] * 1000, seed=np.arange(2000) // 2 % 5)
+    assert law_claims.kl_pooled(points, 300).word == FAILS
+    assert law_claims.kl_within(points, 300).word == HOLDS
+    assert law_claims.same_curve(points, RL, 300).word == HOLDS
+
+
+def test_a_curve_tested_mostly_out_of_its_range_is_undecided():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(0, 1, 300), rng.uniform(0.7, 3, 300)])
+    y = 0.1 * x + 0.001 * rng.standard_normal(600)
+    got = law_claims.same_curve(
+        of_points(x, y, arm=["grpo"] * 300 + ["sft1"] * 300, seed=np.arange(600) % 5), RL, 300
+    )
+    assert got.ours.low > 0.5
+    assert got.word == UNDECIDED
 
 
 def test_a_better_rival_takes_kl_off_the_throne(razor):
@@ -128,6 +192,8 @@ def test_a_better_rival_takes_kl_off_the_throne(razor):
     assert got["kl_best"].word == FAILS
     assert got["kl_pooled"].word == FAILS
     assert got["kl_within"].word == FAILS
+    one_better = Results({**razor.columns, "weights/l1": 3 * razor["forgetting"] + 1})
+    assert {v.key: v.word for v in verdicts(one_better, resamples=300)}["kl_best"] == FAILS
     tie = Results({**razor.columns, "weights/l1": razor["new/kl_base_policy_nats"]})
     assert {v.key: v.word for v in verdicts(tie, resamples=300)}["kl_best"] == UNDECIDED
 
@@ -156,6 +222,14 @@ def test_what_cannot_be_computed_says_why(razor):
     dead = Results({**razor.columns, "new/kl_base_policy_nats": np.full(len(razor), math.nan)})
     for v in verdicts(dead, resamples=20):
         assert v.key in ("rl_less", "oracle_less", "on_policy", "advantage_norm") or v.ours is None
+
+
+def test_nothing_finite_at_all_is_said_not_raised(razor):
+    dead = Results({**razor.columns, "prior/accuracy": np.full(len(razor), math.nan)})
+    for v in verdicts(dead, resamples=20):
+        assert v.ours is None or not np.isfinite(v.ours.estimate)
+        assert v.word == UNDECIDED
+    assert frontiers(dead) == []
 
 
 def test_arms_short_of_the_accuracy_are_named(razor):

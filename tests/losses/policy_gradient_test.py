@@ -149,5 +149,5 @@ def test_zero_advantage_asks_nothing_of_an_impossible_token():
 
 def test_all_rewards_equal_gives_no_update():
     for estimator, knobs in [(centred, {}), (standardised, {"epsilon": 1e-8})]:
-        actual = expected_gradient(estimator, np.full(3, 0.1, np.float32), 4, **knobs)
+        actual = expected_gradient(estimator, np.full(3, 0.1, np.float32), 3, **knobs)
         np.testing.assert_array_equal(actual, np.zeros(3))

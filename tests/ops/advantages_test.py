@@ -50,7 +50,7 @@ def test_epsilon_is_alive():
     assert (jnp.abs(large) < jnp.abs(small)).all()
 
 
-@pytest.mark.parametrize("G", [1, 5, 7])
+@pytest.mark.parametrize("G", [1, 3, 7])
 def test_equal_rewards_give_exactly_zero(G):
     # 0.1 is no binary fraction: a rounded mean would differ from it, and std would amplify that.
     r = np.full((2, G), 0.1, np.float32)

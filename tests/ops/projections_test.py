@@ -36,8 +36,17 @@ def softmax_table(logits):
     return jax.nn.log_softmax(logits.reshape(S, V))
 
 
+@jax.jit
+def summed_kl(p, q):
+    return kl(p, q).sum()
+
+
 def divergence(p, q):
-    return float(kl(p, q).sum())
+    return float(summed_kl(p, q))
+
+
+log_linear_m_projection = jax.jit(projections.log_linear_m_projection, static_argnames="steps")
+i_projection = jax.jit(projections.i_projection)
 
 
 def test_require_correct_action_names_the_hopeless_states():
@@ -48,7 +57,7 @@ def test_require_correct_action_names_the_hopeless_states():
 
 def test_i_projection_is_the_constrained_minimum():
     log_policy, _, _ = random_family()
-    found = np.exp(projections.i_projection(log_policy, CORRECT))
+    found = np.exp(i_projection(log_policy, CORRECT))
     for s in range(S):
         p, allowed = np.exp(log_policy[s]), np.flatnonzero(CORRECT[s])
 
@@ -65,7 +74,7 @@ def test_i_projection_is_the_constrained_minimum():
 
 def test_i_projection_obeys_pythagoras():
     log_policy, _, _ = random_family(1)
-    q = projections.i_projection(log_policy, CORRECT)
+    q = i_projection(log_policy, CORRECT)
     other = np.where(CORRECT, np.random.default_rng(0).random((S, V)), 0)
     p = jnp.log(other / other.sum(-1, keepdims=True))
     np.testing.assert_allclose(
@@ -77,7 +86,7 @@ def test_i_projection_of_a_hopeless_state_is_nan_and_leaves_the_others():
     log_policy, _, _ = random_family()
     correct = CORRECT.copy()
     correct[0] = False
-    q = projections.i_projection(log_policy, correct)
+    q = i_projection(log_policy, correct)
     assert np.isnan(q[0]).all()
     np.testing.assert_allclose(np.exp(q[1]).sum(), 1)
 
@@ -93,7 +102,7 @@ def test_log_linear_is_the_base_at_zero_and_tilts_by_features():
 
 def m_project(log_target, log_base, features, steps=30):
     start = jnp.zeros(features.shape[-1])
-    return projections.log_linear_m_projection(start, log_target, log_base, features, steps=steps)
+    return log_linear_m_projection(start, log_target, log_base, features, steps=steps)
 
 
 def test_log_linear_m_projection_against_scipy_moments_and_pythagoras():
@@ -119,7 +128,7 @@ def test_log_linear_m_projection_goes_to_the_boundary_and_survives_redundant_fea
     policy = np.exp(projections.log_linear(theta, log_base, one_hot))
     np.testing.assert_allclose(policy, np.exp(edge), atol=1e-12)
     twice = jnp.concatenate([features, features], -1)
-    q = projections.i_projection(log_base, CORRECT)
+    q = i_projection(log_base, CORRECT)
     once = projections.log_linear(m_project(q, log_base, features), log_base, features)
     again = projections.log_linear(m_project(q, log_base, twice), log_base, twice)
     np.testing.assert_allclose(again, once, atol=1e-7)
@@ -127,9 +136,9 @@ def test_log_linear_m_projection_goes_to_the_boundary_and_survives_redundant_fea
 
 def test_log_linear_m_projection_survives_a_bad_start():
     log_base, features, family = random_family(4)
-    q = projections.i_projection(log_base, np.ones((S, V), bool))
+    q = i_projection(log_base, np.ones((S, V), bool))
     start = jnp.full(K, 8.0)
-    theta = projections.log_linear_m_projection(start, q, log_base, features, steps=40)
+    theta = log_linear_m_projection(start, q, log_base, features, steps=30)
     np.testing.assert_allclose(family(theta), log_base, atol=1e-8)
 
 
@@ -165,10 +174,11 @@ def alternate(base, features, correct, rounds):
         projections.log_linear_m_projection, log_base=log_base, features=features, steps=60
     )
     start = jnp.zeros(features.shape[-1])
-    path = projections.alternate(family, project, start, jnp.array([correct]), rounds=rounds)
+    run = functools.partial(projections.alternate, family, project, rounds=rounds)
+    path = jax.jit(run)(start, jnp.array([correct]))
     assert path.shape == (rounds + 1, features.shape[-1])
     np.testing.assert_array_equal(path[0], start)
-    return np.exp(jax.vmap(family)(path))[:, 0]
+    return np.exp(jax.jit(jax.vmap(family))(path))[:, 0]
 
 
 def test_alternation_on_the_full_simplex_takes_one_round():
@@ -219,8 +229,9 @@ def test_gradients_against_enumeration(normalise):
     params = jnp.array([0.3, -0.4, 0.2])
     gradient, fisher = enumerated_gradient(family, params, normalise)
     normaliser = projections.reward_std if normalise else projections.no_normaliser
-    exact = projections.policy_gradient(family, CORRECT, normaliser=normaliser)(params)
-    natural = projections.natural_policy_gradient(family, CORRECT, normaliser=normaliser)(params)
+    exact = jax.jit(projections.policy_gradient(family, CORRECT, normaliser=normaliser))(params)
+    natural = projections.natural_policy_gradient(family, CORRECT, normaliser=normaliser)
+    natural = jax.jit(natural)(params)
     np.testing.assert_allclose(exact, gradient, rtol=1e-7)
     np.testing.assert_allclose(natural, np.linalg.solve(fisher, gradient), rtol=1e-6)
 
@@ -232,13 +243,14 @@ def test_policy_gradient_is_the_gradient_of_expected_reward():
     def expected_reward(p):
         return jnp.sum(jnp.exp(family(p)), where=CORRECT) / S
 
-    gradient = projections.policy_gradient(family, CORRECT)(params)
-    np.testing.assert_allclose(gradient, jax.grad(expected_reward)(params), rtol=1e-10)
+    gradient = jax.jit(projections.policy_gradient(family, CORRECT))(params)
+    np.testing.assert_allclose(gradient, jax.jit(jax.grad(expected_reward))(params), rtol=1e-10)
 
 
 def test_natural_policy_gradient_of_a_table_is_its_advantages():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=S * V))
-    moved = projections.natural_policy_gradient(softmax_table, CORRECT)(logits).reshape(S, V)
+    moved = jax.jit(projections.natural_policy_gradient(softmax_table, CORRECT))(logits)
+    moved = moved.reshape(S, V)
     policy = jax.nn.softmax(logits.reshape(S, V))
     success = jnp.sum(policy, -1, where=CORRECT, keepdims=True)
     advantages = CORRECT - success
@@ -298,21 +310,26 @@ def test_ascend_takes_plain_steps():
     np.testing.assert_allclose(path, [[1.0, -3.0], [0.5, -1.5], [0.25, -0.75]])
 
 
-def sample_paths(advantages_fn, *, correct=(True, True, False), learning_rate=1.0, samples=4):
+@functools.partial(jax.jit, static_argnames=("advantages_fn", "samples"))
+def sample_paths(advantages_fn, correct=(True, True, False), learning_rate=1.0, *, samples=4):
     def one(key):
         return projections.sampled_policy_gradient(
             key, jnp.log(jnp.array([0.3, 0.2, 0.5])), jnp.array(correct), advantages_fn,
             learning_rate=learning_rate, samples=samples, steps=1,
         )  # fmt: skip
 
-    return jax.vmap(one)(jax.random.split(jax.random.key(0), 20_000))
+    return jax.vmap(one)(jax.random.split(jax.random.key(0), 5_000))
+
+
+def identity(rewards):
+    return rewards
 
 
 def centre(rewards):
     return rewards - rewards.mean()
 
 
-@pytest.mark.parametrize(("advantages_fn", "factor"), [(lambda r: r, 1.0), (centre, 3 / 4)])
+@pytest.mark.parametrize(("advantages_fn", "factor"), [(identity, 1.0), (centre, 3 / 4)])
 def test_sampled_policy_gradient_has_the_exact_mean(advantages_fn, factor):
     paths = sample_paths(advantages_fn)
     moved = paths[:, 1] - paths[:, 0]
@@ -331,9 +348,9 @@ def test_sampled_policy_gradient_knobs_are_alive():
 
 def test_only_uncentred_rewards_drift_where_every_answer_is_correct():
     everything = (True, True, True)
-    drift = np.diff(sample_paths(lambda r: r, correct=everything), axis=1)
+    drift = np.diff(sample_paths(identity, everything), axis=1)
     assert np.abs(drift).max() > 0.1
-    assert np.abs(np.diff(sample_paths(centre, correct=everything), axis=1)).max() == 0
+    assert np.abs(np.diff(sample_paths(centre, everything), axis=1)).max() == 0
 
 
 @pytest.mark.usefixtures("strict_dtypes")

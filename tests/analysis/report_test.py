@@ -1,0 +1,217 @@
+"""The report as a reader's browser sees it."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from rlrazor.analysis.report import make_report, write_report
+from rlrazor.analysis.results import REQUIRED, load_results
+from rlrazor.analysis.trajectory import COSINE, KL_CHANGE, load_trajectory
+from tests.oracles import synthetic_results
+
+HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}$x$"
+FIGURES = ("law", "law_by_method", "predictors", "frontier", "matched", "flips", "flips_by_method")
+SMALL = {"seeds": 2, "learning_rates": (1e-5, 1e-3), "checkpoints": 3}
+
+
+class Page(HTMLParser):
+    """Tags with attributes, text, and text by section."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.raw = [], "", html
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def build(tmp_path, *, arms=("sft1", "grpo", "grpo_std"), keep=None, change=None, **options):
+    rows = synthetic_results.lines(arms=arms, **(SMALL | options))
+    for row in rows:
+        if change:
+            change(row)
+        for name in [] if keep is None else [n for n in row if n not in keep]:
+            del row[name]
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_results(path)
+
+
+def steps(path, arm="grpo", run="r"):
+    rng = np.random.default_rng(0)
+    rows = [
+        {"run": run, "arm": arm, "seed": 0, "step": i}
+        | {COSINE: float(c), KL_CHANGE: float(0.1 * c)}
+        for i, c in enumerate(rng.uniform(-1, 1, 12))
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_trajectory(path)
+
+
+def page_of(results, **options):
+    return Page(make_report(results, resamples=20, **options)["report.html"].decode())
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    run = {
+        "command": "python experiments/x.py --workdir=w",
+        "commit": "0123abc",
+        "config": {"loss": {"beta": 0.25}},
+        "versions": {"jax": "9.9"},
+    }
+    trajectory = steps(folder / "t.jsonl")
+    return make_report(build(folder), trajectory=trajectory, run=run, resamples=20)
+
+
+@pytest.fixture(scope="module")
+def page(files):
+    return Page(files["report.html"].decode())
+
+
+def test_one_file_that_fetches_nothing(page):
+    for tag, attrs in page.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "img", "image")
+        assert "src" not in attrs
+        for name in ("href", "xlink:href"):
+            target = attrs.get(name) or "#"
+            assert target.startswith("#") or (tag == "a" and target.startswith("figures/"))
+    assert "@import" not in page.raw
+    assert "url(http" not in page.raw
+    assert page.raw.count("<script") == 1
+
+
+def test_references_in_the_page_resolve_and_ids_are_unique(page):
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    targets = {attrs.get("href", "") for _, attrs in page.tags}
+    assert {t[1:] for t in targets if t.startswith("#")} <= set(ids)
+
+
+def test_every_figure_is_there_twice_with_a_description_and_its_files(files, page):
+    names = [attrs["id"].removeprefix("figure-") for attrs in page.all("figure")]
+    assert names == [*FIGURES, "trajectory"]
+    drawings = page.all("svg")
+    assert len(drawings) == 2 * len(names)
+    assert all(d["role"] == "img" and d["aria-label"] and "viewbox" in d for d in drawings)
+    assert all("width" not in d for d in drawings)  # the page scales them
+    assert set(files) == {
+        "report.html",
+        *(f"figures/{name}.{kind}" for name in names for kind in ("svg", "png")),
+    }
+
+
+def test_the_answer_comes_first_with_interval_runs_and_seeds(page):
+    assert page.raw.index('id="answer"') < page.raw.index('id="law"')
+    answer = page.raw[page.raw.index('id="answer"') : page.raw.index('id="law"')]
+    assert answer.count("<li>") == 8
+    assert answer.count("<dt>Paper</dt>") == 8
+    assert answer.count("2 seeds") >= 8
+    assert "95 % interval" in answer
+
+
+def test_provenance_ends_the_page(page):
+    tail = page.raw[page.raw.index('id="provenance"') :]
+    for text in ("python experiments/x.py", "0123abc", "beta", "0.25", "9.9"):
+        assert text in tail
+    assert "No run.json" not in page.text
+
+
+def test_readable_on_a_phone_in_the_dark_and_on_paper(page):
+    assert any(m.get("name") == "viewport" for m in page.all("meta"))
+    for rule in ("prefers-color-scheme:dark", "max-width:40rem", "@media print", "break-inside"):
+        assert rule in page.raw
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path):
+    results = build(tmp_path, arms=("sft1", "grpo"), seeds=1)
+    first, second = (make_report(results, resamples=5) for _ in range(2))
+    assert first == second
+
+
+def test_names_from_results_are_never_markup(tmp_path):
+    def rename(row):
+        row["run"] = HOSTILE + row["run"]
+        if row["arm"] == "grpo":
+            row["arm"] = HOSTILE
+        row["hyperparameters"]["advantage_norm"] = HOSTILE
+        row["hyperparameters"]["schedule"] = "\x00\ud800_&"
+
+    results = build(tmp_path, change=rename, seeds=1)
+    page = page_of(
+        results,
+        run={HOSTILE: HOSTILE, "config": {HOSTILE: [HOSTILE]}},
+        trajectory=steps(tmp_path / "t.jsonl", arm=HOSTILE, run=HOSTILE),
+        title=HOSTILE,
+    )
+    assert page.raw.count("<script") == 1
+    assert "img" not in {tag for tag, _ in page.tags}
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    assert "{{7*7}}" in page.text
+    assert any(HOSTILE[:60] in (attrs.get("data-tip") or "") for _, attrs in page.tags)
+
+
+def test_required_columns_alone_are_enough(tmp_path):
+    page = page_of(build(tmp_path, keep=set(REQUIRED)))
+    assert "hyperparameters not given" in page.raw
+    assert "not measured" in page.text
+    assert "No trajectory.jsonl" in page.text
+    assert "No run.json" in page.text
+    assert {f["id"] for f in page.all("figure")} >= {"figure-law", "figure-frontier"}
+
+
+def test_one_seed_says_so_and_claims_no_interval(tmp_path):
+    page = page_of(build(tmp_path, seeds=1))
+    assert "1 seed: no interval" in page.text
+    assert "(no interval)" in page.text
+    assert "95 % interval)" not in page.text
+    answer = page.raw[page.raw.index('id="answer"') : page.raw.index('id="law"')]
+    assert answer.count('class="word undecided"') == 8
+
+
+@pytest.mark.parametrize("arm", ["grpo", "sft1", "somebody's method"])
+def test_one_arm_still_makes_a_page(tmp_path, arm):
+    page = page_of(build(tmp_path, arms=("sft1",), change=lambda row: row.update(arm=arm)))
+    assert "Not available" in page.text or "Nothing to predict from" in page.text
+    assert "figure-law" in {f["id"] for f in page.all("figure")}
+
+
+def test_nothing_finite_nothing_drawn_but_a_page_that_says_why(tmp_path):
+    page = page_of(
+        build(tmp_path, change=lambda row: row.update({"new/kl_base_policy_nats": None}))
+    )
+    assert "figure-law" not in {f["id"] for f in page.all("figure")}
+    assert "nothing to draw" in page.text
+    assert "figure-frontier" in {f["id"] for f in page.all("figure")}
+
+
+def test_diverged_lines_are_counted(tmp_path):
+    def diverge(row):
+        if row["run"].startswith("grpo-s0-b5-lr0.001-constant"):
+            row["new/kl_base_policy_nats"] = float("nan")
+            row["new/accuracy"] = float("nan")
+
+    page = page_of(build(tmp_path, change=diverge))
+    assert "3 non-finite lines left out" in page.text
+
+
+def test_written_whole_and_over_an_older_report(tmp_path):
+    results = build(tmp_path, arms=("sft1", "grpo"), seeds=1)
+    out = tmp_path / "deep" / "out"
+    path = write_report(results, out, resamples=5)
+    assert path == out / "report.html"
+    path.write_text("old")
+    write_report(results, out, resamples=5)
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert (out / "figures" / "law.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(out.rglob("*.tmp"))

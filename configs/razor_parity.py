@@ -2,7 +2,7 @@
 
 Command:  python experiments/razor_parity.py --config=configs/razor_parity.py --workdir=DIR
 Modes:    `:full`   the paper's sweep, 5 seeds
-          `:cpu`    6 learning rates over the same range, constant schedule, 2,000 test images
+          `:cpu`    6 learning rates over the same range, constant, 1 epoch, 2,000 test images
           `:quick`  two minutes of the same code on a few images; what CI runs
 Expected: R2 of a quadratic in KL(base||policy), all methods pooled: paper .96
 """
@@ -109,7 +109,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     if mode == "cpu":
         config.sweep.learning_rates.count = 6
         config.sweep.schedules = ("constant",)
-        config.sweep.epochs = (2,)
+        config.sweep.epochs = (1,)
         config.test_examples = 2_000
     elif mode == "quick":
         config.arms = ("sft1", "sft2", "oracle", "grpo", "distilled")

@@ -2,7 +2,7 @@
 
     python experiments/razor_theory.py --config=configs/razor_theory.py --workdir=/tmp/theory
 
-Hardware: CPU, two cores, about two minutes (`:quick`: about half of one). Expected, float64: the
+Hardware: CPU, two cores, about three minutes (`:quick`: under one). Expected, float64: the
 proposition holds on the full simplex and wherever the correct actions form a face of the feature
 polytope (to 1e-6), and fails by log(4/3) = 0.2877 nats on three actions and one parameter.
 """

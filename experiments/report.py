@@ -9,12 +9,12 @@ results file must have are listed in rlrazor/analysis/results.py.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
+from experiments import cli
 from rlrazor.analysis.report import TITLE, write_report
 from rlrazor.analysis.results import load_results
 from rlrazor.analysis.statistics import RESAMPLES
@@ -67,21 +67,17 @@ def read_run(path: Path) -> dict[str, Any] | None:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        sys.exit(f"unexpected argument {argv[1]!r}; files go in --results=a.jsonl,b.jsonl")
-    try:
-        answer, page = build(
-            [Path(path) for path in RESULTS.value or ()],
-            Path(OUT.value or "."),
-            title=HEADLINE.value,
-            resamples=RESAMPLE.value,
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"report: {error}")
+    del argv
+    answer, page = build(
+        [Path(path) for path in RESULTS.value or ()],
+        Path(OUT.value or "."),
+        title=HEADLINE.value,
+        resamples=RESAMPLE.value,
+    )
     print(answer)
     print(f"\n{page}")
 
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["results", "out"])
-    app.run(main)
+    cli.run(main)

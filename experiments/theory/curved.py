@@ -89,7 +89,9 @@ def network(hidden: int):
         """Other parameters of the same function: weights into a unit times c, out of it over c."""
         factors = jnp.where(jnp.arange(hidden) % 2 == 0, 4.0, 0.25)
         first, second = split(params)
-        return jnp.concatenate([(first * factors).ravel(), (second / factors[:, None]).ravel()])
+        return jnp.concatenate(
+            [(first * factors[None]).ravel(), (second / factors[:, None]).ravel()]
+        )
 
     return family, rescale
 

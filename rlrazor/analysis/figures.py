@@ -114,7 +114,9 @@ def law_by_arm_figure(
 def predictor_figure(table: Sequence[PredictorRow], *, width: float = WIDE) -> TippedFigure:
     """R2 of each predictor with its interval, beside the paper's and a replication's number."""
     rows = [row for row in table if row.pooled is not None]
-    figure = canvas(width, 0.27 * max(len(rows), 1) + (1.2 if width > 5 else 1.6))
+    if not rows:
+        raise ValueError("no predictor can be fitted")
+    figure = canvas(width, 0.27 * len(rows) + (1.2 if width > 5 else 1.6))
     axes = figure.subplots()
     y = np.arange(len(rows), dtype=float)
     pooled = [row.pooled for row in rows if row.pooled is not None]

@@ -1,8 +1,8 @@
 """The report: one self-contained page that answers, shows and says how sure it is.
 
-`make_page` returns the page, `make_report` all files as bytes, `write_report` puts them in a folder:
-report.html needs none of the others and no network; figures/ holds each figure as SVG and PNG. All text from results
-is escaped, so an arm called "<script>" is an arm with an odd name.
+`make_page` returns the page, `make_report` all files as bytes, `write_report` puts them in a
+folder: report.html needs none of the others and no network; figures/ holds each figure as SVG and
+PNG. All text from results is escaped, so an arm called "<script>" is an arm with an odd name.
 """
 
 import json

@@ -30,7 +30,7 @@ REQUIRED: Mapping[str, tuple[str, str]] = {
 }
 KL = "new/kl_base_policy_nats"
 BASE_PREFIX = "hyperparameters/base_"  # what distinguishes bases of one seed: base_epochs, ...
-RL_ARMS = ("grpo", "grpo_std", "grpo_kl", "reinforce")
+RL_ARMS = ("grpo", "grpo_std", "grpo_kl", "grpo_std_kl", "reinforce")
 SFT_ARMS = ("sft1", "sft2")  # labels from outside, no anchor
 
 

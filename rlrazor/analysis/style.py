@@ -35,6 +35,7 @@ KNOWN = {
     "grpo": ArmStyle("GRPO", RL, "#0a74b0", "o"),
     "grpo_std": ArmStyle("GRPO, std-normalised", RL, "#1493c4", "D"),
     "grpo_kl": ArmStyle("GRPO + KL penalty", RL, "#0c8f78", "s"),
+    "grpo_std_kl": ArmStyle("GRPO, std + KL penalty", RL, "#2f9a83", "v"),
     "reinforce": ArmStyle("1-0 REINFORCE", RL, "#5b6bd0", "^"),
     "sft1": ArmStyle("SFT-1", OUTSIDE, "#d1560b", "s"),
     "sft2": ArmStyle("SFT-2", OUTSIDE, "#c77d0a", "o"),

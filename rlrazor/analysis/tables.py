@@ -180,8 +180,8 @@ def matched_table(entries: Sequence[Matched], comparisons: Sequence[ArmCompariso
         f"Forgetting in points at new-task accuracy {target}. Best: the run that kept most, "
         "chosen in hindsight; typical: mean over runs when they first get there. Difference: "
         f"of the best runs, minus {label}; p: paired t test over seeds, Benjamini-Hochberg over "
-        "the methods. Jumped: runs that passed the accuracy between distant checkpoints, counted in "
-        "best only.",
+        "the methods. Jumped: runs that passed the accuracy between distant checkpoints, counted "
+        "in best only.",
         (
             "Method",
             "Best [95 %]",

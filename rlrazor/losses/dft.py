@@ -12,7 +12,7 @@ def dft(
     logprobs: jax.Array,  # f32[B, T] log pi(token | prefix)
     mask: jax.Array,  # bool[B, T] tokens of the answer
 ) -> tuple[jax.Array, Metrics]:
-    """-sg(pi(y_t)) log pi(y_t), averaged over the kept tokens (arXiv 2508.05629, PAPERS C2).
+    """-sg(pi(y_t)) log pi(y_t), averaged over the kept tokens (arXiv 2508.05629).
 
     The gradient is -grad pi(y_t): likelihood's own 1/pi factor is cancelled. A token with
     pi = 0 contributes 0, the limit, in value and gradient. The metric `probability` is the sum of

@@ -17,7 +17,7 @@ def kl_penalty(
     """KL(p || q) over the whole vocabulary, averaged over the kept tokens, in nats per token.
 
     Differentiable in both arguments: pass (base, policy) for KL(pi_0 || pi), (policy, base) for
-    KL(pi || pi_0), and multiply by the coefficient outside (PAPERS C2).
+    KL(pi || pi_0), and multiply by the coefficient outside.
     """
     B, T, V = log_p.shape
     chex.assert_shape(log_q, (B, T, V))

@@ -14,7 +14,7 @@ def nll(
 ) -> tuple[jax.Array, Metrics]:
     """-log pi(y_t), averaged over the kept tokens of the batch.
 
-    The method is in where y comes from: one fixed label, an oracle (PAPERS A2), frozen samples of
+    The method is in where y comes from: one fixed label, an oracle, frozen samples of
     the base (self-SFT) or fresh correct samples of the policy (iterative SFT), whose expected
     gradient is that of -log pi(correct).
     """

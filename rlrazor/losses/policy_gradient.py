@@ -17,7 +17,7 @@ def policy_gradient(
 
     With A = r in {0, 1} it is 1-0 REINFORCE; with A from `ops.advantages` (B then counts prompts
     times samples) it is GRPO at its first inner iteration, where the ratio to the behaviour policy
-    is 1 and no clip acts (PAPERS C2). The value is a surrogate: only its gradient means something.
+    is 1 and no clip acts. The value is a surrogate: only its gradient means something.
     """
     B, T = logprobs.shape
     chex.assert_shape(advantages, (B,))

@@ -17,7 +17,7 @@ def simpo(
     beta: float | jax.Array,  # scale of the log-ratio; the paper has 1
     margin: float | jax.Array,  # by which beta times the log-ratio should win; the paper has 1
 ) -> tuple[jax.Array, Metrics]:
-    """-log sigmoid(beta (log pi(y_w) - log pi(y_l)) - margin), averaged over pairs (PAPERS A4, C2).
+    """-log sigmoid(beta (log pi(y_w) - log pi(y_l)) - margin), averaged over pairs.
 
     log pi(y) is the sum over the sequence, where SimPO's own paper (arXiv 2405.14734) takes the
     mean; in a bandit they agree. A pair counts if both of its answers keep a token. The metric

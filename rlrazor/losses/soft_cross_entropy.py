@@ -15,7 +15,7 @@ def soft_cross_entropy(
 ) -> tuple[jax.Array, Metrics]:
     """-sum_v q(v) log pi(v), averaged over the kept tokens of the batch.
 
-    This is the expectation of `nll` over labels v ~ q, without their sampling noise (PAPERS A2:
+    This is the expectation of `nll` over labels v ~ q, without their sampling noise (RL's Razor:
     the oracle q is pi_0 renormalised on the correct answers). A class with q(v) = 0 is ignored,
     also where log pi(v) = -inf; q(v) > 0 = pi(v) gives +inf.
     """

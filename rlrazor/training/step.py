@@ -26,7 +26,7 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation) -> StepFn
             state.params, batch, key
         )
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
-        metrics = {**metrics, "loss": loss, "gradient_norm": optax.global_norm(gradient)}
+        metrics = {**metrics, "loss": loss, "gradient_norm": optax.tree.norm(gradient)}
         params = optax.apply_updates(state.params, updates)
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), {
             name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()

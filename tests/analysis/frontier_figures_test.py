@@ -38,10 +38,9 @@ def tips_of(figure):
     return tips
 
 
-@BOTH
-def test_frontiers_have_a_panel_a_family_and_tips_with_intervals(results, width):
+def test_frontiers_have_a_panel_a_family_and_tips_with_intervals(results):
     entries = frontiers(results)
-    figure = frontier_figure(entries, width=width)
+    figure = frontier_figure(entries)
     tips = tips_of(figure)
     assert len(figure.axes) == 3
     for name in ("SFT-1", "GRPO", "GRPO, std-normalised", "Oracle SFT, sampled"):
@@ -59,12 +58,11 @@ def test_a_frontier_ends_where_the_first_seed_does(results):
     assert max(drawn) == pytest.approx(max(shared))
 
 
-@BOTH
-def test_matched_shows_both_readings_of_every_method_best_first(results, width):
+def test_matched_shows_both_readings_of_every_method_best_first(results):
     target = automatic_target(results)
     assert target is not None
     entries = matched(results, target)
-    figure = matched_figure(entries, width=width)
+    figure = matched_figure(entries)
     tips = tips_of(figure)
     order = sorted((e for e in entries), key=lambda e: e.best.estimate)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -113,8 +111,7 @@ def test_flips_along_one_axis_and_with_none(results):
     assert axis_label("arm", "grpo") == "GRPO"
 
 
-@BOTH
-def test_trajectory_has_one_mark_a_step_up_to_the_limit(width):
+def test_trajectory_has_one_mark_a_step_up_to_the_limit():
     n = 40
     rng = np.random.default_rng(0)
     columns = {
@@ -127,8 +124,8 @@ def test_trajectory_has_one_mark_a_step_up_to_the_limit(width):
     }
     trajectory = Trajectory(columns, 0)
     correlations = step_correlations(trajectory)
-    figure = trajectory_figure(trajectory, correlations, width=width)
+    figure = trajectory_figure(trajectory, correlations)
     tips = tips_of(figure)
     assert len(tips) == n
     assert any(f"step {n - 1}\n" in tip for tip in tips)
-    assert len(tips_of(trajectory_figure(trajectory, width=width, limit=20))) <= 20
+    assert len(tips_of(trajectory_figure(trajectory, limit=20))) <= 20

@@ -8,6 +8,7 @@ from rlrazor.analysis.hover import (
     RC,
     THEME,
     TippedFigure,
+    both_svgs,
     inline_svg,
     png,
     run_tips,
@@ -58,6 +59,12 @@ def test_the_file_shows_tips_as_titles_and_so_do_notebooks():
     titles = [e.text for e in ET.fromstring(standalone_svg(figure)).iter(f"{SVG}title")]
     assert titles == ["a", "b", "c"]
     assert figure._repr_svg_() == standalone_svg(figure)
+
+
+def test_one_rendering_serves_page_and_file():
+    page, alone = both_svgs(drawing(), name="f", alt="x")
+    assert page == inline_svg(drawing(), name="f", alt="x")
+    assert alone == standalone_svg(drawing())
 
 
 @pytest.mark.parametrize("tips", [("a",), ("a", "b", "c", "d")])

@@ -64,7 +64,7 @@ def test_closest_on_faces_without_an_optimal_policy():
 
 def test_constrained_minimum_is_infinite_where_nothing_is_feasible():
     def family(theta):  # theta has no effect
-        return jnp.log(jnp.array([[0.5, 0.5]])) + 0 * theta
+        return jnp.log(jnp.array([[0.5, 0.5]])) + 0 * theta[None]
 
     start = [np.zeros(1)]
     correct = np.array([[True, False]])

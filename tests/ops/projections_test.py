@@ -120,6 +120,18 @@ def test_log_linear_m_projection_against_scipy_moments_and_pythagoras():
     )
 
 
+def test_log_linear_m_projection_is_exact_to_rounding():
+    """A line search that picks among equal values by rounding stops at about 1e-8."""
+    log_base, features, _ = random_family(2)
+    targets = jnp.asarray(np.log(np.random.default_rng(0).dirichlet(np.ones(V), (30, S))))
+    fit = functools.partial(m_project, log_base=log_base, features=features)
+    thetas = jax.jit(jax.vmap(fit))(targets)
+    policies = jnp.exp(log_base + jnp.einsum("nk,sak->nsa", thetas, features))
+    policies /= policies.sum(-1, keepdims=True)
+    moments = jnp.einsum("nsa,sak->nk", jnp.exp(targets) - policies, features)
+    np.testing.assert_allclose(moments, np.zeros((30, K)), atol=1e-13)
+
+
 def test_log_linear_m_projection_goes_to_the_boundary_and_survives_redundant_features():
     log_base, features, _ = random_family()
     edge = jnp.array([[0.0, -jnp.inf, -jnp.inf, -jnp.inf]] * S)
@@ -158,6 +170,14 @@ def test_mixture_m_projection_against_scipy():
     )  # fmt: skip
     np.testing.assert_allclose(np.exp(log_w), best.x, atol=1e-4)
     np.testing.assert_allclose(np.exp(log_w).sum(), 1)
+
+
+def test_mixture_m_projection_takes_the_textbook_step():
+    components = jnp.array([[[0.5, 0.5]], [[0.1, 0.9]]])
+    q = jnp.log(jnp.array([[0.8, 0.2]]))
+    log_w = projections.mixture_m_projection(jnp.log(jnp.ones(2) / 2), q, components, steps=1)
+    responsibilities = [0.8 * 0.25 / 0.3 + 0.2 * 0.25 / 0.7, 0.8 * 0.05 / 0.3 + 0.2 * 0.45 / 0.7]
+    np.testing.assert_allclose(np.exp(log_w), responsibilities)
 
 
 def test_mixture_m_projection_takes_zero_targets_and_components():

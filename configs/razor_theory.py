@@ -43,6 +43,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     config.log_linear.states = 2
     config.log_linear.actions = 4
     config.log_linear.features = 3
+    config.log_linear.failure = 1e-4  # compared at this 1 - J
     config.log_linear.rounds = 60 if quick else 300
     config.log_linear.newton_steps = 30
     config.log_linear.step_length = 0.05

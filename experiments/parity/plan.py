@@ -1,14 +1,22 @@
 """Which runs a config asks for, and their arrays."""
 
+import collections
 import dataclasses
 import itertools
 import math
+import operator
 from typing import Any
 
 import numpy as np
 
 from experiments.parity.arms import VARIANTS
 from rlrazor.training.sweep import Run
+
+COUNTS = (
+    "base.examples_per_task", "base.epochs", "base.batch_size", "arm.group_size",
+    "self_sft_tries", "teacher.epochs", "batch_size", "checkpoints_per_epoch", "test_examples",
+    "fisher_examples", "activation_examples", "trajectory.examples", "runs_per_block",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +60,29 @@ def variants(arms: tuple[str, ...], config: Any) -> list[str]:
     return names
 
 
+def check_config(config: Any, known_arms: list[str]) -> None:
+    """Refuses what would otherwise fail after hours of work, unclearly, or not at all."""
+    for field in COUNTS:
+        value = operator.attrgetter(field)(config)
+        if value < 1:
+            raise ValueError(f"config.{field}={value} must be at least 1")
+    if config.on_divergence not in ("stop", "mark"):
+        raise ValueError(f"config.on_divergence={config.on_divergence!r} must be 'stop' or 'mark'")
+    if config.teacher.arm not in known_arms or config.teacher.arm == "distilled":
+        raise ValueError(
+            f"config.teacher.arm={config.teacher.arm!r} must be an arm other than 'distilled': "
+            f"{', '.join(sorted({*known_arms} - {'distilled'}))}"
+        )
+    for arm in config.trajectory.arms:
+        if arm not in known_arms:
+            raise ValueError(
+                f"config.trajectory.arms holds {arm!r}; allowed: {', '.join(sorted(known_arms))}"
+            )
+
+
 def plan_runs(config: Any, known_arms: list[str]) -> list[PlannedRun]:
     """Every run, those of equal length together, because a program trains runs of one shape."""
+    check_config(config, known_arms)
     sweep = config.sweep
     rates = learning_rates(**sweep.learning_rates)
     for schedule in sweep.schedules:
@@ -84,7 +113,7 @@ def plan_runs(config: Any, known_arms: list[str]) -> list[PlannedRun]:
     if not runs:
         raise ValueError("the config plans no run; give it at least one arm, seed, rate and epoch")
     repeated = [
-        name for name in {run.name for run in runs} if sum(r.name == name for r in runs) > 1
+        name for name, count in collections.Counter(run.name for run in runs).items() if count > 1
     ]
     if repeated:
         raise ValueError(f"the config plans {repeated[0]!r} twice; remove the repeated value")
@@ -93,8 +122,6 @@ def plan_runs(config: Any, known_arms: list[str]) -> list[PlannedRun]:
 
 def split_blocks(runs: list[PlannedRun], runs_per_block: int) -> list[list[PlannedRun]]:
     """Runs that train side by side: equally many steps, and at most `runs_per_block` of them."""
-    if runs_per_block < 1:
-        raise ValueError(f"config.runs_per_block={runs_per_block} must be at least 1")
     blocks = []
     for _, group in itertools.groupby(runs, key=lambda run: run.epochs):
         group = list(group)

@@ -15,7 +15,7 @@ from experiments.parity.lines import result_lines
 from experiments.parity.measure import evaluation_data
 from experiments.parity.plan import base_keys, plan_runs, split_blocks
 from experiments.parity.programs import build_programs, train_teachers
-from experiments.parity.trajectory import record_trajectories
+from experiments.parity.trajectory import plan_trajectories, record_trajectories
 from rlrazor.models.mlp import MLP
 from rlrazor.runtime.checkpoint import Checkpoints
 from rlrazor.runtime.mesh import make_mesh, replicate
@@ -34,7 +34,8 @@ def run_study(config: Any, workdir: Path, data: ParityData) -> None:
     """
     mesh = make_mesh(**config.mesh)
     runs = plan_runs(config, list(ARMS))
-    keys = base_keys(runs)
+    with_trajectories = [*runs, *plan_trajectories(config)]
+    keys = base_keys(with_trajectories)
     blocks = split_blocks(runs, config.runs_per_block)
     model = MLP(widths=tuple(config.model.widths), classes=10)
     programs = build_programs(model, config, mesh, examples=len(data.new_train.labels))
@@ -43,7 +44,7 @@ def run_study(config: Any, workdir: Path, data: ParityData) -> None:
     arrays = training_data(model, base_params, data, keys, config)
     views = evaluation_data(model, base_params, data, config)
     bases, views = replicate((base_params, views), mesh)
-    if any(run.arm == "distilled" for run in runs):
+    if any(run.arm == "distilled" for run in with_trajectories):
         teachers = train_teachers(programs, config, keys, bases, replicate(arrays, mesh))
         arrays = add_distilled(model, arrays, teachers, keys)
     arrays = replicate(arrays, mesh)
@@ -90,13 +91,14 @@ def run_study(config: Any, workdir: Path, data: ParityData) -> None:
             recorded += lines
             bar.update(work[position])
             done = position + 1 == len(positions)
-            if done or time.monotonic() - saved_at >= config.checkpoint_every_seconds:
-                checkpoints.save(position + 1, state, {"position": position + 1, "bytes": size})
-                saved_at = time.monotonic()
+            # Before the checkpoint, after which nobody would come back to this block.
             if config.tensorboard and (done or positions[position + 1][0] != index):
                 names = {run.name for run in block}
                 of_block = [line for line in recorded if line["run"] in names]
                 write_tensorboard(of_block, workdir / "tensorboard")
+            if done or time.monotonic() - saved_at >= config.checkpoint_every_seconds:
+                checkpoints.save(position + 1, state, {"position": position + 1, "bytes": size})
+                saved_at = time.monotonic()
     checkpoints.close()
     record_trajectories(
         model, config, programs, keys, bases, arrays, data, mesh, workdir / "trajectory.jsonl"

@@ -1,11 +1,13 @@
 """pi_dagger = argmin KL(pi||pi0) over the optimal policies of a family, found on the host."""
 
+import functools
 import itertools
 from collections.abc import Callable
 
 import jax
 import numpy as np
 import scipy.optimize
+from numpy.typing import ArrayLike
 
 from rlrazor.ops.kl import kl
 
@@ -60,38 +62,61 @@ def closest_on_faces(
     )
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _divergence(family, params, arrays, log_base):
+    return jax.value_and_grad(lambda p: kl(family(p, *arrays), log_base).sum())(params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_failure(family, params, arrays, correct):
+    def mean_failure(p):
+        return jax.nn.logsumexp(family(p, *arrays), where=~correct) - np.log(len(correct))
+
+    return jax.value_and_grad(mean_failure)(params)
+
+
 def constrained_minimum(
-    family: Callable[[jax.Array], jax.Array],  # f[K] -> f[S, V]
-    log_base: jax.Array,
-    correct: jax.Array | np.ndarray,
+    family: Callable[..., jax.Array],  # (f[K], *arrays) -> f[S, V]; compiled once a function
+    arrays: tuple,
+    log_base: ArrayLike,  # f[S, V]
+    correct: ArrayLike,  # bool[S, V]
     starts: list[np.ndarray],
     *,
     failure: float,
 ) -> tuple[np.ndarray, float]:
     """SLSQP: argument and value of min KL(pi||pi0), summed over states, with mean 1 - J <= failure.
 
-    The best of all starts: an upper bound on the minimum. Infinite if no start becomes feasible.
+    The best of all starts and of where they lead: an upper bound on the minimum. Infinite if
+    nothing feasible turns up.
     """
+    log_base, correct = np.asarray(log_base), np.asarray(correct)
 
-    def margin(p):
-        log_failure = jax.nn.logsumexp(family(p), where=~correct) - np.log(len(correct))
-        return np.log(failure) - log_failure
+    def divergence(p):
+        value, gradient = _divergence(family, p, arrays, log_base)
+        return float(value), np.asarray(gradient)
 
-    objective = jax.jit(jax.value_and_grad(lambda p: kl(family(p), log_base).sum()))
-    margin_fn, slope_fn = jax.jit(margin), jax.jit(jax.grad(margin))
+    def excess_failure(p, level=failure):
+        value, gradient = _log_failure(family, p, arrays, correct)
+        return float(value) - np.log(level), np.asarray(gradient)
+
     best = (np.asarray(starts[0]), np.inf)
     for start in starts:
+        candidates = [start]
         # the feasible set is a thin shell far away: approach it level by level
         for level in np.geomspace(0.1, failure, 4):
-            offset = float(np.log(level / failure))
+            inside = {
+                "type": "ineq",
+                "fun": lambda p, level=level: -excess_failure(p, level)[0],
+                "jac": lambda p, level=level: -excess_failure(p, level)[1],
+            }
             found = scipy.optimize.minimize(
-                objective, start, jac=True, method="SLSQP",
-                constraints={
-                    "type": "ineq", "jac": slope_fn, "fun": lambda p, o=offset: margin_fn(p) + o
-                },
+                divergence, candidates[-1], jac=True, method="SLSQP", constraints=inside,
                 options={"maxiter": 200, "ftol": 1e-14},
             )  # fmt: skip
-            start = found.x if np.isfinite(found.x).all() else start
-        if float(margin_fn(start)) > -1e-6 and found.fun < best[1]:
-            best = (start, float(found.fun))
+            if np.isfinite(found.x).all():
+                candidates.append(found.x)
+        for candidate in (candidates[0], candidates[-1]):
+            value = divergence(candidate)[0]
+            if excess_failure(candidate)[0] < 1e-6 and value < best[1]:
+                best = (candidate, value)
     return best

@@ -140,7 +140,7 @@ def check_network(config: Any, seed: int) -> list[dict]:
                 ends.append(np.asarray(path[np.argmax(failure <= options.failure)]))
         if not ends:
             continue  # counted in the finding: nobody solved this one
-        _, best = constrained_minimum(family, log_base, correct, ends, failure=options.failure)
+        _, best = constrained_minimum(family, (), log_base, correct, ends, failure=options.failure)
         for name, value in values.items():
             rows.setdefault(name, []).append(value - best)
     records = []

@@ -57,7 +57,10 @@ def check_case(name: str, config: Any) -> list[dict]:
     towards, _, failure = along(family, path, log_base, correct)
     dagger, closest = closest_on_faces(*map(np.asarray, (log_base, features, correct)))
     directions = np.random.default_rng(0).normal(size=(20, features.shape[-1]))
-    _, slsqp = constrained_minimum(family, log_base, correct, list(directions), failure=1e-9)
+    _, slsqp = constrained_minimum(
+        projections.log_linear, (log_base, features), log_base, correct, list(directions),
+        failure=1e-9,
+    )  # fmt: skip
     limit = np.exp(np.asarray(family(path[-1])))[0]
     found = (
         f"pi0 {np.exp(log_base)[0].round(3).tolist()}: the alternation ends at "
@@ -128,60 +131,83 @@ def random_families(config: Any, rng: np.random.Generator):
     return np.log(rng.dirichlet(np.ones(config.actions), shape[:2])), features, correct
 
 
+METHODS = (
+    "alternation",
+    "policy gradient",
+    "natural policy gradient",
+    "alternation after SFT on arbitrary correct labels",
+)
+
+
+def method_path(name: str, config: Any, b, f, c, q) -> jax.Array:
+    """Parameters f[steps, K] of one of METHODS; q holds log-probabilities of arbitrary labels."""
+    family = functools.partial(projections.log_linear, log_base=b, features=f)
+    start = jnp.zeros(config.features)
+    if name in ("policy gradient", "natural policy gradient"):
+        direction = getattr(projections, name.replace(" ", "_"))(family, c)
+        length = {"step_length": config.step_length, "steps": config.flow_steps}
+        return projections.flow(direction, start, **length)
+    if name == "alternation after SFT on arbitrary correct labels":
+        start = projections.log_linear_m_projection(start, q, b, f, steps=config.newton_steps)
+    return alternation(b, f, c, start, rounds=config.rounds, newton_steps=config.newton_steps)
+
+
 def check_random_families(config: Any, rng: np.random.Generator) -> list[dict]:
-    """How often, and by how much, in families with several states and shared parameters."""
+    """How often, and by how much, in families with several states and shared parameters.
+
+    Compared at the same 1 - J, with the closest member of the family that SLSQP finds from where
+    the methods got and from random starts: on the way to a face, a policy can still hold mass that
+    brings it below KL(pi_dagger||pi0).
+    """
     log_base, features, correct = random_families(config, rng)
     families = list(zip(log_base, features, correct, strict=True))
-    closest = np.array([closest_on_faces(*family)[1] for family in families])
-    whole = np.array([is_face(c, f) for _, f, c in families])
-
     labels = np.where(correct, rng.exponential(size=correct.shape), 0.0)
-    log_labels = np.log(
-        labels / labels.sum(-1, keepdims=True), where=labels > 0, out=labels - np.inf
-    )
+    with np.errstate(divide="ignore"):
+        log_labels = np.log(labels / labels.sum(-1, keepdims=True))
 
-    def method_path(name, b, f, c, q):
+    def measured(name, b, f, c, q):
+        path = method_path(name, config, b, f, c, q)
         family = functools.partial(projections.log_linear, log_base=b, features=f)
-        if name.startswith("alternation"):
-            start = None
-            if name == "alternation after SFT on arbitrary correct labels":
-                start = projections.log_linear_m_projection(
-                    jnp.zeros(config.features), q, b, f, steps=config.newton_steps
-                )
-            settings = {"rounds": config.rounds, "newton_steps": config.newton_steps}
-            path = alternation(b, f, c, start, **settings)
-        else:
-            gradient = getattr(projections, name.replace(" ", "_"))(family, c)
-            start = jnp.zeros(config.features)
-            path = projections.flow(
-                gradient, start, step_length=config.step_length, steps=config.flow_steps
-            )
-        return along(family, path, b, c)
+        towards, _, failure = along(family, path, b, c)
+        first = jnp.argmax(failure <= config.failure)
+        limit = jnp.where(failure[-1] <= config.failure, towards[-1], jnp.nan)
+        solved = failure[first] <= config.failure
+        return path[first], jnp.where(solved, towards[first], jnp.nan), limit
 
-    records = []
     arrays = tuple(map(jnp.asarray, (log_base, features, correct, log_labels)))
-    methods = (
-        "alternation",
-        "policy gradient",
-        "natural policy gradient",
-        "alternation after SFT on arbitrary correct labels",
-    )
-    for name in methods:
-        run_all = jax.jit(jax.vmap(functools.partial(method_path, name)))
-        towards, _, failure = run_all(*arrays)
-        excess = at_failure(towards, failure, 1e-4) - closest
+    ends = {
+        name: [np.asarray(x) for x in jax.jit(jax.vmap(functools.partial(measured, name)))(*arrays)]
+        for name in METHODS
+    }
+    best = []
+    for i, (b, f, c) in enumerate(families):
+        starts = [end[0][i] for end in ends.values() if not np.isnan(end[1][i])]
+        starts += list(rng.normal(size=(4, config.features)))
+        found = constrained_minimum(
+            projections.log_linear, (b, f), b, c, starts, failure=config.failure
+        )
+        best.append(found[1])
+    whole = np.array([is_face(c, f) for _, f, c in families])
+    dagger = np.array([closest_on_faces(*family)[1] for family in families])
+
+    worst = np.abs(ends["alternation"][2] - dagger)[whole].max()
+    claim = "e-flat, correct set a face: the alternation converges to pi_dagger"
+    found = f"largest difference in KL(pi||pi0) at the end, nats, over {whole.sum()} families"
+    records = [finding("b", claim, bool(worst < 1e-6), found, worst)]
+    for name, (_, towards, _) in ends.items():
         for kind, chosen in (("a face", whole), ("not a face", ~whole)):
-            reached = excess[chosen & ~np.isnan(excess)]
-            share = np.sum(np.abs(reached) < 0.01) / max(chosen.sum(), 1)
+            excess = (towards - np.array(best))[chosen]
+            excess = np.sort(excess[~np.isnan(excess)])
+            share = np.sum(excess < 0.01) / max(chosen.sum(), 1)
             found = (
-                f"of {chosen.sum()} random families {len(reached)} got to J > 0.9999, with an "
-                f"excess KL of median {np.median(reached):z.4f} and at most {np.max(reached):z.4f} "
-                "nats (number: share within 0.01 nats of pi_dagger)"
+                f"of {chosen.sum()} random families {len(excess)} got to 1-J = {config.failure:g}, "
+                f"with an excess KL of median {np.median(excess):z.4f} and at most "
+                f"{np.max(excess):z.4f} nats (number: share below 0.01 nats)"
             )
-            claim = f"e-flat, correct set {kind}: {name} converges to pi_dagger"
+            claim = f"e-flat, correct set {kind}: {name} ends KL-closest at its accuracy"
             records.append(finding("b", claim, bool(share == 1), found, share))
-            ranks = (np.arange(len(reached)) + 1) / chosen.sum()
-            records.append(trace("b", kind, name, np.stack([np.sort(reached), ranks], 1)))
+            ranks = (np.arange(len(excess)) + 1) / chosen.sum()
+            records.append(trace("b", kind, name, np.stack([excess, ranks], 1)))
     return records
 
 
@@ -199,7 +225,7 @@ def check_lines(config: Any, rng: np.random.Generator) -> list[dict]:
     log_base = np.log(rng.dirichlet(np.ones(6), config.lines))
     grid = jnp.linspace(0, 200, 8001)[:, None]
 
-    def sides(b, f, c):
+    def sides(b, f, c):  # one family
         family = functools.partial(projections.log_linear, log_base=b, features=f)
         measured = []
         for theta in (-grid, grid):
@@ -210,7 +236,9 @@ def check_lines(config: Any, rng: np.random.Generator) -> list[dict]:
         return jnp.stack(measured), path[-1, 0], along(family, path[-1:], b, c)[2][0]
 
     arrays = (log_base[:, None], features[:, None, :, None], correct[:, None])
-    measured, theta, failure = map(np.asarray, jax.jit(jax.vmap(sides))(*map(jnp.asarray, arrays)))
+    # one after another: all grids at once would take a gigabyte
+    swept = jax.jit(lambda xs: jax.lax.map(lambda x: sides(*x), xs))(arrays)
+    measured, theta, failure = map(np.asarray, swept)
     usable = (measured[:, :, 2] <= 1e-3).all(1)
     optimal = usable & (failure <= 1e-3)
     end = (theta > 0).astype(int)[optimal]

@@ -10,7 +10,7 @@ import numpy as np
 
 from rlrazor.analysis.claims import FAILS, HOLDS, UNDECIDED, Verdict, judge, no_number
 from rlrazor.analysis.flips import LESS, MORE, NORM_ARMS, flip_map
-from rlrazor.analysis.frontier import Matched, automatic_target, matched
+from rlrazor.analysis.frontier import Matched, automatic_target, matched, target_list
 from rlrazor.analysis.results import Results
 from rlrazor.analysis.statistics import LEVEL, Comparison, Interval, adjust, paired
 
@@ -153,9 +153,10 @@ def _matched_claim(
         return no_number(key, claim, paper, quantity, chosen, reason)
     gap = arm_gap(entries, more[1], less[1]).difference
     word, text = finish(entries, gap, judge(gap, 0.0))
+    easier = easier_targets(chosen, target, more[1], less[1])
     sentence = (
         f"Best runs at new-task accuracy {target:.3f}: {more[0]} forgets {points(gap)} more than"
-        f" {less[0]}.{text}{missing}"
+        f" {less[0]}.{easier}{text}{missing}"
     )
     return Verdict(key, claim, paper, gap, quantity, chosen.n_runs, gap.n, word, sentence)
 
@@ -183,6 +184,19 @@ def at_target(
             missing = f" Short of that accuracy and left out: {', '.join(short)}." if short else ""
             return chosen, entries, target, missing
     return chosen, [], float("nan"), ""
+
+
+def easier_targets(
+    chosen: Results, target: float, more: Sequence[str], less: Sequence[str]
+) -> str:
+    """The same difference at accuracies below the target: the highest is not the only fair one."""
+    found = []
+    for lower in target_list(chosen):
+        entries = [e for e in matched(chosen, lower) if e.best.n == e.n_seeds]
+        gap = arm_gap(entries, more, less).difference if entries else None
+        if lower < target and gap is not None and np.isfinite(gap.estimate):
+            found.append(f"{points(gap)} at {lower:.3f}")
+    return f" At lower accuracies: {', '.join(found)}." if found else ""
 
 
 def mean_forgetting(

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from rlrazor.analysis.hover import INK, MUTED, PAPER, RC, TippedFigure, run_tips
+from rlrazor.analysis.hover import INK, MUTED, RC, TippedFigure, run_tips
 from rlrazor.analysis.law import Law, WithinArm
 from rlrazor.analysis.predictors import PredictorRow
 from rlrazor.analysis.results import KL, Results
@@ -24,6 +24,7 @@ from rlrazor.analysis.statistics import Interval
 from rlrazor.analysis.style import FAMILIES, ArmStyle, arm_styles
 
 WIDE, NARROW = 8.0, 3.7  # inches
+FLOOR = -0.25  # R2 below this runs off the axis, with an arrow
 LIMIT = 2500  # points of a scatter; a phone's browser stays quick
 FORGETTING_LABEL = "forgetting, percentage points"
 
@@ -98,7 +99,8 @@ def law_by_arm_figure(
                 ha="right",
                 va="bottom",
                 fontsize=8,
-                bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1},
+                zorder=2.5,  # under the marks: no run is hidden
+                in_layout=False,
             )
     for axes in panels.flat[len(styles) :]:
         axes.set_visible(False)
@@ -121,11 +123,14 @@ def predictor_figure(table: Sequence[PredictorRow], *, width: float = WIDE) -> T
     y = np.arange(len(rows), dtype=float)
     pooled = [row.pooled for row in rows if row.pooled is not None]
     whiskers(axes, pooled, y, INK)
-    (dots,) = axes.plot([p.estimate for p in pooled], y, "o", color=INK, ms=5, ls="none")
+    shown = [max(p.estimate, FLOOR) for p in pooled]
+    (dots,) = axes.plot(shown, y, "o", color=INK, ms=5, ls="none")
+    off = [at for p, at in zip(pooled, y, strict=True) if min(p.low, p.estimate) < FLOOR]
+    axes.plot([FLOOR] * len(off), off, "<", color=INK, ms=5, clip_on=False)
     figure.explain(
         dots,
         [
-            f"{bars(row.predictor.label)}\nR² {p.text()}\n{row.n_rows} checkpoints"
+            f"{bars(row.predictor.label)}\nR² {number(p)}, {p.n} seeds\n{row.n_rows} checkpoints"
             for row, p in zip(rows, pooled, strict=True)
         ],
     )
@@ -151,9 +156,8 @@ def predictor_figure(table: Sequence[PredictorRow], *, width: float = WIDE) -> T
             handles.append(_key(marker, colour, label, hollow=True))
     axes.set_yticks(y, [bars(row.predictor.label) for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    low = min([0.0, *(p.low for p in pooled if p.known), *(p.estimate for p in pooled)])
-    axes.set_xlim(low - 0.02, 1.02)
-    figure.supxlabel("R² of the quadratic fit, all methods pooled", fontsize=9)
+    axes.set_xlim(FLOOR if off else -0.02, 1.02)
+    axes.set_xlabel("R² of the quadratic fit, all methods pooled", fontsize=9)
     figure.legend(handles=handles, loc="outside upper center", ncols=3 if width > 5 else 2)
     return figure
 
@@ -228,11 +232,17 @@ def whiskers(
     axes.hlines([at for _, at in known], lows, highs, color=colour, lw=lw)
 
 
-def number(interval: Interval | None, scale: float = 1.0, digits: int = 2) -> str:
-    """Estimate and limits without the number of seeds, for places that state it elsewhere."""
+def number(interval: Interval | None, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
+    """Estimate and limits without the number of seeds, for places that state it elsewhere.
+
+    An R2 of -10 is as bad as one of -1e6, which a few seeds can give: both are "< -10".
+    """
     if interval is None or not np.isfinite(interval.estimate):
         return "n/a"
-    return interval.limits(scale=scale, digits=digits)
+    text = interval.limits(scale=scale, digits=digits, unit=unit)
+    if scale == 1.0:
+        text = re.sub(r"-\d{2,}\.\d+", "< -10", text)
+    return text
 
 
 def bars(text: str) -> str:
@@ -265,8 +275,6 @@ def _curves(axes: Axes, quadratic: Law | None, isotonic: Law | None, *, thin: bo
             continue
         x, y = np.maximum(law.curve_x, 0), 100 * law.curve_y
         colour, weight = (MUTED, 1.0) if thin else (INK, 1.8)
-        if not thin:  # an edge in the page's colour lifts the line off the points
-            axes.plot(x, y, color=PAPER, lw=3.6, zorder=4)
         label = f"{name}, R² {number(law.r2)}"
         handles += axes.plot(x, y, dash, color=colour, lw=weight, zorder=5, label=label)
     return handles

@@ -62,7 +62,9 @@ def frontier_figure(entries: Sequence[Frontier], *, width: float = WIDE) -> Tipp
     low = min(np.nanmin(entry.prior_accuracy) for entry in drawable)
     high = max(np.nanmax(entry.prior_accuracy) for entry in drawable)
     panels[0].xaxis.set_major_locator(MaxNLocator(5))
-    panels[0].set_ylim(low - 0.42 * (high - low) - 1e-3, high + 0.06 * (high - low) + 1e-3)
+    panels[0].set_ylim(
+        low - 0.42 * (high - low) - 1e-3, min(1.0, high + 0.06 * (high - low) + 1e-3)
+    )
     figure.supxlabel("new-task accuracy of at least", fontsize=9)
     figure.supylabel("best prior-task accuracy kept", fontsize=9)
     return figure
@@ -105,6 +107,7 @@ def matched_figure(entries: Sequence[Matched], *, width: float = WIDE) -> Tipped
     axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
     axes.set_yticks(range(len(shown)), [styles[entry.arm].name for entry in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlim(*np.clip(axes.get_xlim(), -100, 100))  # no accuracy changes by more
     axes.grid(visible=False, axis="y")
     figure.supxlabel(f"forgetting at new-task accuracy {shown[0].target:.3f}, points", fontsize=9)
     keys = [
@@ -119,12 +122,12 @@ def matched_figure(entries: Sequence[Matched], *, width: float = WIDE) -> Tipped
 def flip_figure(flips: FlipMap, *, width: float = WIDE) -> TippedFigure:
     """Heat map of RL's excess forgetting over the best SFT run; a sign and a number in each cell.
 
-    The axis with the most values runs along the page, the others are combined across it.
+    The learning rate (else the axis with most values) runs along the page, the others across it.
     """
     if not flips.cells:
         raise ValueError("no RL run can be compared with an SFT run from the same base")
     values = [list(dict.fromkeys(cell.values[k] for cell in flips.cells)) for k in _axes(flips)]
-    long = int(np.argmax([len(v) for v in values]))
+    long = max(_axes(flips), key=lambda k: (flips.axes[k].endswith("rate"), len(values[k])))
     rest = [k for k in _axes(flips) if k != long]
     across = list(dict.fromkeys(tuple(c.values[k] for k in rest) for c in flips.cells))
     along = sorted(values[long], key=lambda v: (isinstance(v, str), v is None, v or 0))
@@ -176,10 +179,10 @@ def trajectory_figure(
     styles = arm_styles(trajectory.arms)
     kept = thin(trajectory[KL_CHANGE], trajectory["arm"], limit)
     rho = {entry.arm: entry.correlation for entry in correlations}
-    columns = min(len(styles), 3 if width > 5 else 1)
+    columns = {1: 1, 2: 2, 4: 2}.get(len(styles), 3) if width > 5 else 1
     lines = -(-len(styles) // columns)
     figure = canvas(width, 2.7 * lines + 0.5)
-    panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False)  # KL steps differ tenfold
     for arm, axes in zip(styles, panels.flat, strict=False):
         rows = kept[trajectory["arm"][kept] == arm]
         x, y = trajectory[KL_CHANGE][rows], trajectory[COSINE][rows]
@@ -187,12 +190,12 @@ def trajectory_figure(
         axes.axvline(0, color=MUTED, lw=0.8, zorder=1)
         (marks,) = axes.plot(x, y, ls="none", alpha=0.75, **marker_style(styles[arm], 3.6))
         figure.explain(marks, [_step_tip(trajectory, i, styles[arm]) for i in rows])
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:.2g}"))
         note = f"\nrank correlation {number(rho[arm])}" if arm in rho else ""
         axes.set_title(f"{styles[arm].name}{note}", loc="left")
     for axes in panels.flat[len(styles) :]:
         axes.set_visible(False)
-    panels[0, 0].xaxis.set_major_locator(MaxNLocator(4))
-    panels[0, 0].xaxis.set_major_formatter(StrMethodFormatter("{x:.2g}"))
     figure.supxlabel("change of KL(base‖policy) in one step, nats", fontsize=9)
     figure.supylabel("cosine of update and prior-loss gradient", fontsize=9)
     return figure

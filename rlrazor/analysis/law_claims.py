@@ -63,6 +63,9 @@ def same_curve(results: Results, rl: Sequence[str], resamples: int) -> Verdict:
     if biased:
         worst = max(biased, key=lambda part: abs(part.bias))
         text += f" Furthest off the others' curve: {worst.name}, {100 * worst.bias:+.1f} points."
+    missed = [p.name for p in found.parts if p.r2_inside.estimate < MOST_R2]
+    if missed:
+        text += f" Below {MOST_R2} by themselves: {', '.join(missed)}."
     family = left_out(results, groups={"RL": rl}, resamples=resamples).parts
     if family:
         text += (

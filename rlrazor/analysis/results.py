@@ -30,7 +30,8 @@ REQUIRED: Mapping[str, tuple[str, str]] = {
 }
 KL = "new/kl_base_policy_nats"
 BASE_PREFIX = "hyperparameters/base_"  # what distinguishes bases of one seed: base_epochs, ...
-RL_ARMS = ("grpo", "grpo_std", "grpo_kl", "grpo_std_kl", "reinforce")
+RL_ARMS = ("grpo", "grpo_std", "reinforce")  # on-policy data and reward, nothing else
+RL_KL_ARMS = ("grpo_kl", "grpo_std_kl")  # the same with a KL penalty: no evidence on on-policy data
 SFT_ARMS = ("sft1", "sft2")  # labels from outside, no anchor
 
 
@@ -39,6 +40,7 @@ _PAPER_ORDER = (
     "oracle",
     "oracle_soft",
     *RL_ARMS,
+    *RL_KL_ARMS,
     "simpo",
     "distilled",
     "self_sft",

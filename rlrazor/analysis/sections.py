@@ -23,13 +23,13 @@ from rlrazor.analysis.frontier import (
 from rlrazor.analysis.hover import TippedFigure, both_svgs, inline_svg
 from rlrazor.analysis.law import isotonic_law, law_rows, left_out, quadratic_law, within_arms
 from rlrazor.analysis.predictors import predictor_table
-from rlrazor.analysis.results import KL, RL_ARMS, SFT_ARMS, Results
+from rlrazor.analysis.results import KL, RL_ARMS, RL_KL_ARMS, SFT_ARMS, Results
 from rlrazor.analysis.tables import Table
 from rlrazor.analysis.trajectory import Trajectory, step_correlations
 
 MANY_LIMIT = 1500  # points of a figure with many panels
 NARROW_LIMIT = 800  # points of a figure on a phone
-GROUPS = {"all RL methods": RL_ARMS, "SFT-1 and SFT-2": SFT_ARMS}
+GROUPS = {"all RL methods": (*RL_ARMS, *RL_KL_ARMS), "SFT-1 and SFT-2": SFT_ARMS}
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def law_section(results: Results, resamples: int) -> Section:
             picture(
                 "law_by_method",
                 by_arm,
-                "The same, one panel a method, thinned further. Grey line: the pooled quadratic. "
+                "The same, one panel a method. Grey line: the pooled quadratic. "
                 f"R²: of the method's own quadratic, with interval. {support(results)}",
             ),
             told(within, lambda found: tables.within_table(*found)),
@@ -145,7 +145,8 @@ def predictor_section(results: Results, resamples: int) -> Section:
                 "predictors",
                 draw,
                 "R² of the pooled quadratic, 95 % interval over seeds, beside the paper's Table 1 "
-                f"and a public replication (one seed, no intervals). {support(results)}",
+                "and a public replication (one seed). Arrow: the interval runs on. "
+                f"{support(results)}",
             ),
             told(table, tables.predictor_rows),
         ),
@@ -232,7 +233,7 @@ def flip_section(results: Results) -> Section:
                 "GRPO by advantage normalisation, learning rate and base strength.",
             ),
             *parts(
-                RL_ARMS,
+                (*RL_ARMS, *RL_KL_ARMS),
                 ("arm", "hyperparameters/learning_rate"),
                 "flips_by_method",
                 "By RL method and learning rate, all bases together.",

@@ -307,8 +307,7 @@ def measured(verdict: Verdict) -> str:
     if "R2" in verdict.quantity:
         small = verdict.ours is not None and abs(verdict.ours.estimate) < 0.1
         return number(verdict.ours, digits=3 if small else 2)
-    text = number(verdict.ours, 100, 1)
-    return text if text == NONE else f"{text} points"
+    return number(verdict.ours, 100, 1, " points")
 
 
 def _columns(cells: Sequence[tuple[str, ...]], sizes: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("rlrazor", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
+BOOKKEEPING = (".lock", "run.json", "run.json.partial")  # the last is left by a killed start
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -72,12 +73,20 @@ def open_workdir(
 
     Raises ValueError if the path cannot be written, holds somebody else's files, was made with
     another config (top-level names in `ignore` may differ: they do not touch the results), or is
-    in use. Nothing in it is changed then.
+    in use. Nothing in it is changed then. A folder in which nothing was recorded yet, because the
+    first command failed, may be reopened with any config.
     """
     path = Path(path)
+    record = path / "run.json"
     config = json.loads(json.dumps(config))  # as it will be read back: tuples become lists
     try:
         path.mkdir(parents=True, exist_ok=True)
+        recorded = sorted(p.name for p in path.iterdir() if p.name not in BOOKKEEPING)
+        if recorded and not record.exists():
+            raise ValueError(
+                f"workdir={str(path)!r} holds files that are not a run of ours "
+                f"({', '.join(recorded[:3])}); choose an empty or new folder"
+            )
         lock = (path / ".lock").open("a")
     except OSError as error:
         raise ValueError(
@@ -91,10 +100,10 @@ def open_workdir(
             raise ValueError(
                 f"workdir={str(path)!r} is in use by another process; wait for it or choose another"
             ) from error
-        record = path / "run.json"
+        changed = []
         if record.exists():
             try:
-                old = json.loads(record.read_text())["config"]
+                old = dict(json.loads(record.read_text())["config"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{record} is not a run record ({error}); choose another --workdir"
@@ -103,20 +112,13 @@ def open_workdir(
                 {k: v for k, v in old.items() if k not in ignore},
                 {k: v for k, v in config.items() if k not in ignore},
             )
-            if changed:
+            if changed and recorded:
                 raise ValueError(
                     f"workdir={str(path)!r} was made with another config: "
                     f"{'; '.join(changed[:3])}{' ...' if len(changed) > 3 else ''}. "
                     "Use the same config to resume, or another --workdir"
                 )
-        else:
-            strangers = sorted(p.name for p in path.iterdir() if p.name != ".lock")
-            if strangers:
-                (path / ".lock").unlink()
-                raise ValueError(
-                    f"workdir={str(path)!r} holds files that are not a run of ours "
-                    f"({', '.join(strangers[:3])}); choose an empty or new folder"
-                )
+        if changed or not record.exists():
             write_whole(record, json.dumps(describe_run(config), indent=2) + "\n")
         yield path
 
@@ -145,8 +147,8 @@ class ResultsFile:
         size = self._path.stat().st_size
         if size < length:
             raise ValueError(
-                f"{self._path} has {size} bytes but its checkpoint remembers {length}: the file was "
-                "changed from outside; restore it, or start again in another --workdir"
+                f"{self._path} has {size} bytes but its checkpoint remembers {length}: the file "
+                "was changed from outside; restore it, or start again in another --workdir"
             )
         os.truncate(self._path, length)
 

@@ -1,3 +1,5 @@
+import html
+
 import matplotlib
 import numpy as np
 import pytest
@@ -43,8 +45,25 @@ def test_law_shows_every_checkpoint_once_and_both_curves(results, width):
     svg = inline_svg(figure, name="law", alt="")
     assert svg.count("data-tip=") == n_tips(figure) == len(results)
     for law in laws:
-        assert f"{law.kind}, R² {law.r2.limits()}" in svg
+        assert html.escape(f"{law.kind}, R² {number(law.r2)}") in svg
     assert figure.get_size_inches()[0] == width
+
+
+def test_a_mark_stands_at_its_kl_and_forgetting_in_points(results):
+    figure = law_figure(results, None)
+    marks = {line.get_gid(): line for line in figure.axes[0].lines if line.get_gid()}
+    for gid, arm in zip(figure.tips, results.arms, strict=True):
+        mine = results.of_arms(arm)
+        np.testing.assert_allclose(marks[gid].get_xdata(), mine[KL])
+        np.testing.assert_allclose(marks[gid].get_ydata(), 100 * mine["forgetting"])
+        assert all(run in tip for run, tip in zip(mine["run"], figure.tips[gid], strict=True))
+
+
+def test_a_dollar_in_a_name_is_a_dollar(results):
+    name = r"$\frac$ _a"
+    renamed = Results({**results.columns, "arm": np.full(len(results), name)})
+    for figure in (law_figure(renamed, None), law_by_arm_figure(renamed, None)):
+        assert name in standalone_svg(figure)
 
 
 def test_a_law_without_fits_is_still_a_scatter(results):
@@ -62,7 +81,7 @@ def test_by_arm_has_one_titled_panel_an_arm(results):
         "GRPO",
     ]
     assert svg.count("data-tip=") == len(results)
-    assert all(f"R² {entry.r2.limits()}" in svg for entry in entries)
+    assert all(html.escape(f"R² {number(entry.r2)}") in svg for entry in entries)
 
 
 def test_predictors_stand_beside_the_papers_numbers(results):
@@ -119,6 +138,8 @@ def test_ticks_of_the_root_axis_are_round_sparse_and_inside(top):
 def test_numbers_show_their_interval_or_say_that_there_is_none():
     assert number(Interval(0.5, 0.4, 0.6, 5)) == "0.50 [0.40, 0.60]"
     assert number(Interval(0.05, np.nan, np.nan, 1), 100, 1) == "5.0 (no interval)"
+    assert number(Interval(0.5, -1e6, 0.6, 2)) == "0.50 [< -10, 0.60]"
+    assert number(Interval(-0.2, -0.4, 0.6, 2), 100, 1) == "-20.0 [-40.0, 60.0]"
     assert number(None) == number(Interval(np.nan, np.nan, np.nan, 0)) == "n/a"
 
 

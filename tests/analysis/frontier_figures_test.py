@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -90,16 +91,17 @@ def test_flips_are_told_by_symbol_and_number_not_by_colour_alone(results, width)
     assert {"RL less", "RL more"} & {cell.word for cell in flips.cells}
 
 
-def test_a_flip_tip_stands_on_the_tile_of_its_own_settings(results):
-    flips = flip_map(results)
-    figure = flip_figure(flips)
+@BOTH
+def test_a_flip_tip_stands_on_the_tile_of_its_own_settings(results, width):
+    figure = flip_figure(flip_map(results), width=width)
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     columns = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     for tile in figure.axes[0].patches:
         (tip,) = figure.tips[tile.get_gid()]
         x, y = (round(v + 0.47) for v in tile.get_xy())
-        assert f"learning rate {columns[x]}\n" in tip
-        assert rows[y].split(" · ")[0] in tip
+        rate, others = (columns[x], rows[y]) if width == WIDE else (rows[y], columns[x])
+        assert f"learning rate {rate}\n" in tip
+        assert re.split(" · |\n", others)[0] in tip
 
 
 def test_flips_along_one_axis_and_with_none(results):

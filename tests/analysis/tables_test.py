@@ -93,7 +93,7 @@ def test_measured_uses_points_for_accuracy_and_plain_numbers_for_r2():
     assert tables.measured(verdict()) == "0.12 [0.10, 0.20]"
     assert tables.measured(verdict(ours=Interval(0.012, 0.01, 0.02, 5))) == "0.012 [0.010, 0.020]"
     points = verdict(quantity="forgetting, against 0")
-    assert tables.measured(points) == "12.3 [10.0, 20.0] points"
+    assert tables.measured(points) == "12.3 points [10.0, 20.0]"
     assert tables.measured(verdict(ours=None)) == "n/a"
     assert tables.measured(verdict(ours=None, quantity="forgetting")) == "n/a"
 

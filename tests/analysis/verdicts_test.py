@@ -5,7 +5,7 @@ import pytest
 
 from rlrazor.analysis import arm_claims, law_claims
 from rlrazor.analysis.claims import judge
-from rlrazor.analysis.frontier import automatic_target, frontiers, matched
+from rlrazor.analysis.frontier import automatic_target, frontiers, matched, target_list
 from rlrazor.analysis.results import Results, load_results
 from rlrazor.analysis.statistics import Interval
 from rlrazor.analysis.verdicts import FAILS, HOLDS, UNDECIDED, verdicts
@@ -33,7 +33,7 @@ KEYS = [
     "on_policy",
     "advantage_norm",
 ]
-RL = ("grpo", "grpo_std", "grpo_kl", "reinforce")
+RL = ("grpo", "grpo_std", "reinforce")
 
 
 def found(tmp_path, **options):
@@ -233,10 +233,10 @@ def test_nothing_finite_at_all_is_said_not_raised(razor):
 
 
 def test_arms_short_of_the_accuracy_are_named(razor):
-    slow = razor["arm"] == "grpo_kl"
+    slow = razor["arm"] == "reinforce"
     weak = np.where(slow, np.minimum(razor["new/accuracy"], 0.86), razor["new/accuracy"])
     got = verdicts(Results({**razor.columns, "new/accuracy": weak}), resamples=20)[0]
-    assert "left out: grpo_kl" in got.sentence
+    assert "left out: reinforce" in got.sentence
     assert got.word == HOLDS
 
 
@@ -250,3 +250,27 @@ def test_only_the_norm_claim_looks_beyond_the_main_base(tmp_path):
         got["advantage_norm"].n_runs
         > results.of_arms("grpo", "grpo_std", "sft1", "sft2").n_runs / 2
     )
+
+
+def test_a_kl_penalty_is_no_evidence_for_on_policy_data(razor):
+    penalised = np.isin(razor["arm"], ("grpo_kl", "grpo_std_kl"))
+    spoiled = np.where(penalised, 0.0, razor["prior/accuracy"])
+    got = verdicts(Results({**razor.columns, "prior/accuracy": spoiled}), resamples=20)[0]
+    assert got.ours == verdicts(razor, resamples=20)[0].ours
+
+
+def test_the_gap_is_told_at_lower_accuracies_too(razor):
+    chosen = razor.of_arms(*RL, "sft1", "sft2")
+    lower = target_list(chosen)[0]
+    entries = {e.arm: e.best_by_base for e in matched(chosen, lower)}
+    sft = np.mean([entries[arm] for arm in ("sft1", "sft2")])
+    rl = np.mean([entries[arm] for arm in RL])
+    sentence = verdicts(razor, resamples=20)[0].sentence
+    assert f"At lower accuracies: {100 * (sft - rl):.1f} points" in sentence
+    assert f"at {lower:.3f}" in sentence
+
+
+def test_arms_off_the_curve_are_named(tmp_path):
+    sentence = found(tmp_path, offsets={"simpo": 0.3})["same_curve"].sentence
+    assert "by themselves" in sentence
+    assert "simpo" in sentence.split("by themselves:")[1].split(".")[0]

@@ -48,13 +48,13 @@ def test_closest_on_faces_takes_the_likeliest_edge_and_agrees_with_slsqp():
     np.testing.assert_allclose(policy, [[0, 0.4, 0.6, 0, 0]])
     np.testing.assert_allclose(nats, -np.log(0.5))
 
-    def family(theta):
-        return jax.nn.log_softmax(log_base + jnp.asarray(SQUARE) @ theta)
+    def family(theta, features):
+        return jax.nn.log_softmax(log_base + features @ theta)
 
     starts = [np.array([0.1, -0.1]), np.array([-0.1, -0.1]), np.zeros(2)]
-    theta, value = constrained_minimum(family, log_base, correct, starts, failure=1e-8)
+    theta, value = constrained_minimum(family, (SQUARE,), log_base, correct, starts, failure=1e-8)
     np.testing.assert_allclose(value, nats, atol=1e-6)
-    np.testing.assert_allclose(np.exp(family(theta)), policy, atol=1e-3)
+    np.testing.assert_allclose(np.exp(family(theta, SQUARE)), policy, atol=1e-3)
 
 
 def test_closest_on_faces_without_an_optimal_policy():
@@ -69,7 +69,7 @@ def test_constrained_minimum_is_infinite_where_nothing_is_feasible():
     start = [np.zeros(1)]
     correct = np.array([[True, False]])
     log_base = family(start[0])
-    assert constrained_minimum(family, log_base, correct, start, failure=0.1)[1] == math.inf
+    assert constrained_minimum(family, (), log_base, correct, start, failure=0.1)[1] == math.inf
 
 
 @pytest.mark.parametrize(

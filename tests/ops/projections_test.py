@@ -126,7 +126,7 @@ def test_log_linear_m_projection_is_exact_to_rounding():
     targets = jnp.asarray(np.log(np.random.default_rng(0).dirichlet(np.ones(V), (30, S))))
     fit = functools.partial(m_project, log_base=log_base, features=features)
     thetas = jax.jit(jax.vmap(fit))(targets)
-    policies = jnp.exp(log_base + jnp.einsum("nk,sak->nsa", thetas, features))
+    policies = jnp.exp(log_base[None] + jnp.einsum("nk,sak->nsa", thetas, features))
     policies /= policies.sum(-1, keepdims=True)
     moments = jnp.einsum("nsa,sak->nk", jnp.exp(targets) - policies, features)
     np.testing.assert_allclose(moments, np.zeros((30, K)), atol=1e-13)
@@ -349,9 +349,12 @@ def centre(rewards):
     return rewards - rewards.mean()
 
 
-@pytest.mark.parametrize(("advantages_fn", "factor"), [(identity, 1.0), (centre, 3 / 4)])
-def test_sampled_policy_gradient_has_the_exact_mean(advantages_fn, factor):
-    paths = sample_paths(advantages_fn)
+@pytest.mark.parametrize(
+    ("advantages_fn", "samples", "factor"),
+    [(identity, 4, 1.0), (centre, 4, 3 / 4), (centre, 3, 2 / 3)],  # centring costs (G - 1) / G
+)
+def test_sampled_policy_gradient_has_the_exact_mean(advantages_fn, samples, factor):
+    paths = sample_paths(advantages_fn, samples=samples)
     moved = paths[:, 1] - paths[:, 0]
     exact = np.array([0.3, 0.2, 0.5]) * (np.array([1.0, 1.0, 0.0]) - 0.5)
     error = moved.std(0) / np.sqrt(len(moved))
@@ -359,11 +362,10 @@ def test_sampled_policy_gradient_has_the_exact_mean(advantages_fn, factor):
 
 
 def test_sampled_policy_gradient_knobs_are_alive():
-    moved = [np.diff(sample_paths(centre, **knobs)[:8], axis=1) for knobs in (
-        {}, {"learning_rate": 0.5}, {"samples": 3}
-    )]  # fmt: skip
-    np.testing.assert_allclose(moved[1], moved[0] / 2)
-    assert not np.allclose(moved[2], moved[0])
+    moved = np.diff(sample_paths(centre), axis=1)
+    halved = np.diff(sample_paths(centre, learning_rate=0.5), axis=1)
+    np.testing.assert_allclose(halved, moved / 2)
+    assert not np.allclose(np.diff(sample_paths(centre, samples=3), axis=1), moved)
 
 
 def test_only_uncentred_rewards_drift_where_every_answer_is_correct():

@@ -1,0 +1,154 @@
+"""The walls of the house: who may import whom, and where compiling, flax and files may appear."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = {"rlrazor", "experiments", "configs", "tests"}
+# Folder of rlrazor/ -> what of ours it may import besides itself.
+MAY_IMPORT = {
+    "types": (),
+    "ops": ("types",),
+    "runtime": ("types",),
+    "training": ("types",),
+    "losses": ("types", "ops"),
+    "tasks": ("types", "ops"),
+    "models": ("types", "ops"),
+    "analysis": ("types", "ops"),
+    "sampling": ("types", "ops", "tasks.protocol"),
+    "evaluation": ("types", "ops", "tasks.protocol", "sampling"),
+}
+COMPILING_KEYWORDS = {"in_shardings", "out_shardings", "donate_argnums", "donate_argnames"}
+COMPILING_NAMES = {"jit", "pjit", "pmap", "shard_map", "device_put", "NamedSharding"}
+MESH = Path("rlrazor/runtime/mesh.py")
+
+
+def files(*folders):
+    return [p.relative_to(ROOT) for f in folders for p in sorted((ROOT / f).rglob("*.py"))]
+
+
+def tree_of(path):
+    return ast.parse((ROOT / path).read_text(), str(path))
+
+
+def imports(tree):
+    """Every imported name, fully dotted, wherever in the file; `from a import b` gives a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            dots = "." * node.level
+            yield from (f"{dots}{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def within(name, module):
+    return name == module or name.startswith(f"{module}.")
+
+
+def stranger(path, name):
+    """Whether the library or config file `path` must not import `name`."""
+    if name.startswith("."):
+        return True  # relative: the reader should see which wall is crossed
+    if name.split(".")[0] not in OURS:
+        return False
+    if path.parts[0] == "configs":
+        return not within(name, "configs")
+    folder = Path(path.parts[1]).stem
+    allowed = (folder, *MAY_IMPORT[folder])
+    return not any(within(name, f"rlrazor.{module}") for module in allowed)
+
+
+def compiles(tree):
+    """Names and keywords in the file that compile, shard or donate."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and node.arg in COMPILING_KEYWORDS:
+            yield node.arg
+        if isinstance(node, ast.Attribute) and node.attr in COMPILING_NAMES:
+            yield node.attr
+    yield from (n for n in imports(tree) if n.split(".")[-1] in COMPILING_NAMES)
+
+
+def dangers(tree):
+    """Ways to run text or foreign bytes as code."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in ("eval", "exec"):
+                yield node.func.id
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            if not (isinstance(node.value, ast.Constant) and node.value.value is False):
+                yield "allow_pickle"
+    loaders = ("pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib")
+    yield from (n for n in imports(tree) if n.split(".")[0] in loaders)
+
+
+def test_every_folder_has_its_row():
+    found = {p.stem for p in (ROOT / "rlrazor").iterdir() if not p.name.startswith("__")}
+    assert found <= set(MAY_IMPORT)
+    assert {"types", "ops", "runtime", "training", "losses", "evaluation"} <= found
+
+
+@pytest.mark.parametrize("path", files("rlrazor", "configs"), ids=str)
+def test_imports_stay_within_the_walls(path):
+    assert [name for name in imports(tree_of(path)) if stranger(path, name)] == []
+
+
+def test_flax_linen_stays_in_models():
+    for path in files("rlrazor", "experiments", "configs"):
+        if path.parts[:2] == ("rlrazor", "models"):
+            continue
+        names = [name for name in imports(tree_of(path)) if within(name, "flax")]
+        assert all(within(name, "flax.struct") for name in names), path
+
+
+def test_only_the_mesh_compiles_shards_and_donates():
+    # The theory scripts compile small float64 functions of their own, on one device.
+    for path in files("rlrazor", "experiments", "configs"):
+        if path != MESH and path.parts[:2] != ("experiments", "theory"):
+            assert list(compiles(tree_of(path))) == [], path
+    assert {"jit", "donate_argnums", "shard_map"} <= set(compiles(tree_of(MESH)))
+
+
+def test_nothing_runs_text_or_foreign_bytes_as_code():
+    for path in files("rlrazor", "experiments", "configs"):
+        assert list(dangers(tree_of(path))) == [], path
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "found"),
+    [
+        ("rlrazor/losses/nll.py", "from rlrazor.models.mlp import MLP", True),
+        ("rlrazor/losses/nll.py", "def f():\n    import rlrazor.tasks.protocol", True),
+        ("rlrazor/losses/nll.py", "from rlrazor.ops.masked import masked_mean", False),
+        ("rlrazor/losses/nll.py", "from rlrazor import types, models", True),
+        ("rlrazor/losses/nll.py", "from . import dft", True),
+        ("rlrazor/types.py", "import rlrazor.ops.kl", True),
+        ("rlrazor/evaluation/retention.py", "from rlrazor.tasks.protocol import Verdict", False),
+        ("rlrazor/evaluation/retention.py", "from rlrazor.tasks.parity import verifier", True),
+        ("rlrazor/runtime/mesh.py", "from experiments import cli", True),
+        ("configs/a.py", "from configs import razor_parity", False),
+        ("configs/a.py", "import rlrazor", True),
+        ("configs/a.py", "import numpy", False),
+    ],
+)
+def test_the_check_of_imports_sees_what_it_should(path, code, found):
+    assert any(stranger(Path(path), name) for name in imports(ast.parse(code))) == found
+
+
+@pytest.mark.parametrize(
+    ("check", "code", "found"),
+    [
+        (compiles, "@jax.jit\ndef f(x): ...", True),
+        (compiles, "from jax import jit", True),
+        (compiles, "compile_once(f, donate_argnums=0)", True),
+        (compiles, "jax.vmap(f)", False),
+        (dangers, "eval('1')", True),
+        (dangers, "model.eval()", False),
+        (dangers, "import pickle as p", True),
+        (dangers, "np.load(f, allow_pickle=True)", True),
+        (dangers, "np.load(f, allow_pickle=False)", False),
+    ],
+)
+def test_the_other_checks_see_what_they_should(check, code, found):
+    assert bool(list(check(ast.parse(code)))) == found

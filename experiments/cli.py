@@ -5,12 +5,16 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own log lines are not for users
 
 from absl import app, flags
 from absl import logging as absl_logging
+from ml_collections import config_flags
+
+FLAG_MISTAKES = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError)
 
 
 def _sentence(error: BaseException) -> str:
@@ -21,6 +25,26 @@ def _sentence(error: BaseException) -> str:
             "command again to resume"
         )
     return text or type(error).__name__
+
+
+def _flag_sentence(error: BaseException) -> str:
+    if isinstance(error, AttributeError | KeyError):  # ml_collections wraps one into the other
+        name = error.args[0]
+        while isinstance(name, BaseException):
+            name = name.args[0]
+        return f"the config has no field {'; '.join(str(name).splitlines())}"
+    text = str(error).strip()
+    if "Traceback" in text:  # of the config file, whose own sentence comes last
+        text = text.splitlines()[-1].partition("Error: ")[2] or text
+    return " ".join(text.split())
+
+
+def config_flag(default: Path) -> Any:
+    """Defines --config; overrides of the default are read, and may be mistaken, in this moment."""
+    try:
+        return config_flags.DEFINE_config_file("config", str(default))
+    except FLAG_MISTAKES as error:
+        _stop(_flag_sentence(error))
 
 
 def run(main: Callable[[Any], None]) -> None:
@@ -42,12 +66,12 @@ def run(main: Callable[[Any], None]) -> None:
     def parse(argv: list[str]) -> list[str]:
         try:
             return flags.FLAGS(argv)
-        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-            _stop(_sentence(error))
+        except FLAG_MISTAKES as error:
+            _stop(_flag_sentence(error))
 
     app.run(guarded, flags_parser=parse)
 
 
-def _stop(sentence: str) -> None:
+def _stop(sentence: str) -> NoReturn:
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(2)

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from experiments import cli
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs" / "razor_parity.py"))
+CONFIG = cli.config_flag(ROOT / "configs" / "razor_parity.py")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of this run", required=True)
 
 

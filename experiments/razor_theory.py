@@ -14,7 +14,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from experiments.theory import curved, figures, log_linear, tabular
+from experiments.theory import curved, figures, log_linear, random_families, tabular
 from experiments.theory.records import json_line, table
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/razor_theory.py")
@@ -28,8 +28,9 @@ def measure(config: Any) -> list[dict]:
     with jax.enable_x64(True):
         return [
             *tabular.run(config.tabular, config.failures, config.seed),
-            *log_linear.run(config.log_linear, config.failures, config.seed),
-            *curved.run(config.curved, config.failures, config.seed),
+            *log_linear.run(config.log_linear),
+            *random_families.run(config.log_linear, config.seed),
+            *curved.run(config.curved, config.seed),
         ]
 
 

@@ -160,6 +160,5 @@ def check_network(config: Any, seed: int) -> list[dict]:
     return records
 
 
-def run(config: Any, levels: tuple[float, ...], seed: int) -> list[dict]:
-    del levels  # the network is compared at a failure rate of its own
+def run(config: Any, seed: int) -> list[dict]:
     return [*check_mixture(config, seed), *check_network(config, seed)]

@@ -127,7 +127,7 @@ def draw_log_linear(axes: np.ndarray, records: list[dict]) -> None:
             points = np.array(record["points"]).reshape(-1, 2)
             ax.step(*points.T, where="post", label=name, color=COLOURS[name])
         ax.set(
-            xlabel="KL(pi||pi0) above the closest at that J, nats", ylabel="share of random families",
+            xlabel="KL(pi||pi0) above the closest, nats", ylabel="share of random families",
             title=f"Correct set {kind}", ylim=(0, 1.02),
         )  # fmt: skip
         ax.set_xscale("symlog", linthresh=1e-2)

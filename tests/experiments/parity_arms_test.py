@@ -22,6 +22,8 @@ from experiments.parity.arms import (
 )
 from rlrazor.runtime.mesh import compile_once
 
+pytestmark = pytest.mark.usefixtures("quick_compiles")
+
 B, V, G = 2, 10, 2
 KNOBS = {"group_size": G, "kl_coefficient": 0.3, "anchor_coefficient": 0.7, "std_epsilon": 0.1}
 RNG = np.random.default_rng(0)
@@ -137,7 +139,8 @@ def gradients():
         return arm_loss(arm, jax.nn.log_softmax(logits), BATCH, key)
 
     keys = jax.random.split(jax.random.key(0), SAMPLES)
-    one = chex.assert_max_traces(jax.grad(loss), n=1)  # one program for every arm
+    chex.clear_trace_counter()
+    one = jax.grad(chex.assert_max_traces(loss, n=1))  # one program for every arm
     fn = compile_once(lambda arm: jax.vmap(one, in_axes=(None, None, 0))(LOGITS, arm, keys))
     return lambda name: np.asarray(fn(jnp.int32(list(ARMS).index(name))), np.float64)
 
@@ -160,20 +163,17 @@ def test_reinforce_is_the_exact_policy_gradient():
     np.testing.assert_allclose(EXPECTED["grpo"], exact * (G - 1) / G, atol=1e-12)
 
 
-@pytest.fixture
-def value():
-    """(arm name, batch, knobs) -> loss and its gradient, op by op: nothing is compiled."""
+@functools.cache
+def compiled(**knobs):
+    arm_loss = make_arm_loss(**KNOBS | knobs)
+    return compile_once(jax.value_and_grad(arm_loss, argnums=1))
 
-    def value(name, batch=BATCH, log_policy=LOG_PI.astype(np.float32), **knobs):
-        arm_loss = make_arm_loss(**KNOBS | knobs)
-        arm = jnp.int32(list(ARMS).index(name))
-        with jax.disable_jit():
-            loss, gradient = jax.value_and_grad(arm_loss, argnums=1)(
-                arm, jnp.asarray(log_policy), batch, jax.random.key(1)
-            )
-        return np.append(np.ravel(gradient), loss)
 
-    return value
+def value(name, batch=BATCH, log_policy=LOG_PI.astype(np.float32), **knobs):
+    """The loss and its gradient, for one key, in one vector."""
+    arm = jnp.int32(list(ARMS).index(name))
+    loss, gradient = compiled(**knobs)(arm, log_policy, batch, jax.random.key(1))
+    return np.append(np.ravel(gradient), loss)
 
 
 CHANGED_BY = {
@@ -185,7 +185,7 @@ CHANGED_BY = {
 
 
 @pytest.mark.parametrize("knob", CHANGED_BY)
-def test_every_knob_is_alive_where_it_should_be_and_nowhere_else(value, knob):
+def test_every_knob_is_alive_where_it_should_be_and_nowhere_else(knob):
     other, names = CHANGED_BY[knob]
     changed = {n for n in ARMS if np.abs(value(n, **{knob: other}) - value(n)).max() > 1e-4}
     assert changed == set(names)
@@ -214,13 +214,13 @@ READS = {
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_every_arm_reads_what_it_should_of_a_batch_and_nothing_else(value, name):
+def test_every_arm_reads_what_it_should_of_a_batch_and_nothing_else(name):
     fields = ("labels", "wrong_labels", "has_label", "base_logits", "digits")
     read = {f for f in fields if np.any(value(name, with_changed(f)) != value(name))}
     assert read == READS[name]
 
 
-def test_images_without_a_label_are_left_out(value):
+def test_images_without_a_label_are_left_out():
     lonely = BATCH.replace(has_label=np.array([True, False]))
     gradient = value("self_sft", lonely)[:-1].reshape(B, V)
     np.testing.assert_allclose(gradient[0], -score(0, LABELS[0]), atol=1e-6)
@@ -230,7 +230,7 @@ def test_images_without_a_label_are_left_out(value):
 
 
 @pytest.mark.parametrize("name", ["grpo", "grpo_std", "grpo_kl", "reinforce", "iterative_sft"])
-def test_a_policy_that_is_sure_and_right_stays_finite(value, name):
+def test_a_policy_that_is_sure_and_right_stays_finite(name):
     """Groups of equal rewards, and answers whose probability underflows to zero."""
     sure = np.where(np.arange(V)[None] == DIGITS[:, None], 0.0, -1e9)
     got = value(name, log_policy=sure.astype(np.float32))

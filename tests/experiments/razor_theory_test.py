@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs.razor_theory import get_config
-from experiments.theory import figures, log_linear, tabular
+from experiments.theory import figures, log_linear, random_families, tabular
 from experiments.theory.closest import closest_on_faces, constrained_minimum, is_face
 from experiments.theory.records import curve, finding, json_line, table, trace
 
@@ -98,7 +98,7 @@ def test_a_case_without_a_correct_action_is_refused():
 
 
 def test_random_families_are_solvable_and_not_solved():
-    log_base, features, correct = log_linear.random_families(
+    log_base, features, correct = random_families.random_families(
         get_config("quick").log_linear, np.random.default_rng(0)
     )
     np.testing.assert_allclose(np.exp(log_base).sum(-1), 1)

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -49,10 +50,9 @@ def config_flag(default: Path) -> Any:
 
 def run(main: Callable[[Any], None]) -> None:
     """Runs `main(argv)` after parsing flags; users' mistakes end in one sentence and status 2."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-
     def guarded(argv: list[str]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)
+        absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))
         if len(argv) > 1:
             _stop(f"{argv[1]!r} is not a flag; flags look like --name=value (see --help)")
         try:
@@ -73,5 +73,7 @@ def run(main: Callable[[Any], None]) -> None:
 
 
 def _stop(sentence: str) -> NoReturn:
+    # Threads of Orbax and TensorBoard that the mistake left behind have nothing to add to it.
+    sys.unraisablehook = threading.excepthook = lambda details: None
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(2)

@@ -29,11 +29,6 @@ def pretrain(
     label is one digit of its parity, drawn once, uniformly (RL's Razor, Appendix B.3).
     """
     count = config.base.examples_per_task
-    available = min(len(data.new_train.labels), len(data.prior_train.labels))
-    if count > available:
-        raise ValueError(
-            f"config.base.examples_per_task={count} must be at most the {available} training images"
-        )
     inputs, labels = [], []
     for seed, _ in keys:
         order = [jax.random.fold_in(jax.random.key(seed), stream) for stream in (11, 12, 13)]

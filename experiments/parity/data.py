@@ -1,6 +1,8 @@
 """The two tasks as arrays: parity of digits (new) and a 10-way classification (prior)."""
 
 import dataclasses
+import operator
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +18,6 @@ class Split:
 
     def take(self, count: int) -> "Split":
         """The first `count` examples (the stored order is already a shuffle)."""
-        if count > len(self.labels):
-            raise ValueError(f"got {count} examples wanted, of {len(self.labels)}; ask for fewer")
         return Split(self.inputs[:count], self.labels[:count])
 
 
@@ -57,3 +57,17 @@ def load_parity_data(dataset: str, data_dir: str | None) -> ParityData:
     else:
         raise ValueError(f"config.dataset={dataset!r} must be 'mnist' or 'digits'")
     return ParityData(prior_name, *_splits(*new, INDICATOR_NEW), *_splits(*prior, INDICATOR_PRIOR))
+
+
+def check_sizes(config: Any, data: ParityData) -> None:
+    """Refuses a config that asks for more images than there are, before any work is done."""
+    for field, splits in {
+        "base.examples_per_task": (data.new_train, data.prior_train),
+        "test_examples": (data.new_test, data.prior_test),
+        "fisher_examples": (data.prior_train,),
+        "trajectory.examples": (data.new_test, data.prior_train),
+    }.items():
+        wanted = operator.attrgetter(field)(config)
+        available = min(len(split.labels) for split in splits)
+        if wanted > available:
+            raise ValueError(f"config.{field}={wanted} must be at most the {available} images")

@@ -57,7 +57,7 @@ def result_lines(
     data: ParityData,
     weights: int,  # of one policy's matrices
 ) -> list[dict[str, Any]]:
-    """The block's lines at one checkpoint; ValueError where a run diverged, if the config wants it."""
+    """The block's lines at one checkpoint; ValueError where a run diverged, if so configured."""
     step = (chunk + 1) * programs.chunk_steps
     flops = functools.partial(
         training_flops,

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from experiments.parity.arms import ARMS
 from experiments.parity.bases import add_distilled, pretrain, training_data
-from experiments.parity.data import ParityData
+from experiments.parity.data import ParityData, check_sizes
 from experiments.parity.lines import result_lines
 from experiments.parity.measure import evaluation_data
 from experiments.parity.plan import base_keys, plan_runs, split_blocks
@@ -33,6 +33,7 @@ def run_study(config: Any, workdir: Path, data: ParityData) -> None:
     the same command ends with the same bytes. (Wall-clock seconds therefore stay out of it.)
     """
     mesh = make_mesh(**config.mesh)
+    check_sizes(config, data)
     runs = plan_runs(config, list(ARMS))
     with_trajectories = [*runs, *plan_trajectories(config)]
     keys = base_keys(with_trajectories)

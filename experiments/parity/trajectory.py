@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from experiments.parity.data import ParityData
@@ -102,6 +103,11 @@ def record_trajectories(
     for step in range(1, config.trajectory.steps + 1):
         state, metrics = traced(run, state, shared)
         metrics = jax.device_get(metrics)
+        if not all(np.all(np.isfinite(values)) for values in metrics.values()):
+            raise ValueError(
+                f"a trajectory diverged in step {step} at config.trajectory.learning_rate="
+                f"{config.trajectory.learning_rate}; lower it (in another workdir)"
+            )
         lines += [
             {"run": f"trajectory-{mine.name}", "arm": mine.arm, "seed": mine.seed, "step": step}
             | {name: float(values[row]) for name, values in metrics.items()}

@@ -44,8 +44,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep: int = 2):
-        # Orbax speaks of its internals at INFO and WARNING; its errors still reach the user.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        # Orbax logs its internals, and every error with its traceback before it raises it.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(

@@ -1,0 +1,110 @@
+"""Runs an experiment's script as its command line does, in a process of its own, quickly.
+
+Importing JAX and friends takes most of a small command's time, so each process is forked from a
+server that has imported them already and has computed nothing.
+"""
+
+import dataclasses
+import importlib
+import logging
+import multiprocessing
+import os
+import runpy
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    [
+        "tests.oracles.scripts", "jax", "optax", "flax.linen", "orbax.checkpoint", "scipy.stats",
+        "sklearn.datasets", "matplotlib.pyplot", "absl.app", "ml_collections.config_flags",
+    ]
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    status: int  # negative: the signal that ended it
+    stdout: str
+    stderr: str
+
+    @property
+    def sentence(self) -> str:
+        """The one line on stderr, progress bars aside."""
+        lines = [line.split("\r")[-1] for line in self.stderr.splitlines()]
+        lines = [line for line in lines if line.strip() and "checkpoints/s]" not in line]
+        assert len(lines) == 1, self.stderr
+        return lines[0]
+
+
+class Script:
+    """A script that runs now; `patch` ("module:function") is called first, in its process."""
+
+    def __init__(
+        self, name: str, *arguments: str, folder: Path, cache: Path | None, patch: str = ""
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._outputs = [folder / "stdout", folder / "stderr"]
+        self._process = SERVER.Process(
+            target=_run, args=(name, arguments, self._outputs, cache, patch), daemon=True
+        )
+        self._process.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def wait(self, seconds: float = 600) -> Ended:
+        self._process.join(seconds)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        return Ended(self._process.exitcode, *(path.read_text() for path in self._outputs))
+
+    def kill_when(self, condition: Callable[[], bool]) -> Ended:
+        """SIGKILL as soon as the condition holds (or nothing, if the script ended before)."""
+        while self._process.is_alive() and not condition():
+            time.sleep(0.002)
+        self._process.kill()
+        return self.wait()
+
+
+def _run(name, arguments, outputs, cache, patch):
+    for fd, path in zip((1, 2), outputs, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), fd)
+    # multiprocessing has replaced them by streams of its own
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)
+    logging.root.handlers.clear()  # those of the server
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    if cache:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if patch:
+        module, function = patch.split(":")
+        getattr(importlib.import_module(module), function)()
+    sys.argv = [str(ROOT / "experiments" / name), *arguments]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+# Patches: what a test changes in the script's process.
+
+
+def without_report() -> None:
+    """Results only: the report is a function of them, and costs more than a tiny study."""
+    from experiments import report
+
+    def build(paths, out, *, title):
+        return f"{sum(1 for _ in open(paths[0]))} lines", out
+
+    report.build = build
+

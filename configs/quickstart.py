@@ -6,6 +6,8 @@ Modes:    `:full`  every arm, 5 learning rates, 5 seeds; two or three minutes on
 Expected: R2 of a quadratic in KL(base||policy), all methods pooled, between .8 and 1
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from configs import razor_parity
@@ -14,7 +16,7 @@ from configs import razor_parity
 def get_config(mode: str = "full") -> ConfigDict:
     if mode not in ("full", "quick"):
         raise ValueError(f"mode={mode!r} must be full or quick")
-    config = razor_parity.get_config()
+    config: Any = razor_parity.get_config()
     config.title = "Does RL forget less? Parity of handwritten digits"
     config.dataset = "digits"  # new: parity of 8x8 digits; prior: the same, pixels permuted
     config.model.widths = (128, 64)

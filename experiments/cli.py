@@ -50,6 +50,7 @@ def config_flag(default: Path) -> Any:
 
 def run(main: Callable[[Any], None]) -> None:
     """Runs `main(argv)` after parsing flags; users' mistakes end in one sentence and status 2."""
+
     def guarded(argv: list[str]) -> None:
         absl_logging.set_verbosity(absl_logging.WARNING)
         absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(message)s"))

@@ -80,7 +80,7 @@ def test_loads(path, mode):
 def test_the_default_mode_is_full_and_an_unknown_one_is_named(path):
     module = load(path)
     assert module.get_config().to_dict() == module.get_config("full").to_dict()
-    with pytest.raises(ValueError, match="mode='fulll' must be .*full.*quick"):
+    with pytest.raises(ValueError, match=r"mode='fulll' must be .*full.*quick"):
         module.get_config("fulll")
 
 

@@ -73,12 +73,10 @@ def compiles(tree):
 def dangers(tree):
     """Ways to run text or foreign bytes as code."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id in ("eval", "exec"):
-                yield node.func.id
-        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-            if not (isinstance(node.value, ast.Constant) and node.value.value is False):
-                yield "allow_pickle"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("eval", "exec"):
+            yield ast.unparse(node.func)
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            yield from [] if ast.unparse(node.value) == "False" else ["allow_pickle"]
     loaders = ("pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib")
     yield from (n for n in imports(tree) if n.split(".")[0] in loaders)
 

@@ -1,5 +1,6 @@
 """Base models, and everything that training reads from them: logits, labels, an RL teacher."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -74,7 +75,8 @@ def pretrain(
         for seed, epochs in keys
     ]
     run = run_arrays(planned, arms=["base"], bases=keys, warmup_steps=0, steps_per_epoch=steps)
-    run = run.replace(warmup_steps=(run.total_steps * config.base.warmup_fraction).astype(np.int32))
+    warmup_steps = run.total_steps * config.base.warmup_fraction
+    run = dataclasses.replace(run, warmup_steps=warmup_steps.astype(np.int32))
     run = shard_runs(jax.tree.map(lambda leaf: leaf[pad_runs(len(keys), mesh)], run), mesh)
     state = map_runs(initial, mesh)(run, None, jnp.zeros((1, inputs[0].shape[-1])))
     train = map_runs(epoch, mesh, donate_state=True)

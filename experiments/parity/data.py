@@ -56,7 +56,9 @@ def load_parity_data(dataset: str, data_dir: str | None) -> ParityData:
         prior = [permute_pixels(images, seed=1) for images in new]
     else:
         raise ValueError(f"config.dataset={dataset!r} must be 'mnist' or 'digits'")
-    return ParityData(prior_name, *_splits(*new, INDICATOR_NEW), *_splits(*prior, INDICATOR_PRIOR))
+    new_train, new_test = _splits(new[0], new[1], INDICATOR_NEW)
+    prior_train, prior_test = _splits(prior[0], prior[1], INDICATOR_PRIOR)
+    return ParityData(prior_name, new_train, new_test, prior_train, prior_test)
 
 
 def check_sizes(config: Any, data: ParityData) -> None:

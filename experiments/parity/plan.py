@@ -144,12 +144,13 @@ def run_arrays(
     steps_per_epoch: int,
 ) -> Run:  # leaves [R]
     """The planned runs as the arrays that the compiled sweep takes."""
-    return Run(
-        arm=np.array([arms.index(run.arm) for run in runs], np.int32),
-        base=np.array([bases.index((run.seed, run.base_epochs)) for run in runs], np.int32),
-        learning_rate=np.array([run.learning_rate for run in runs], np.float32),
-        cosine=np.array([run.schedule == "cosine" for run in runs]),
-        warmup_steps=np.full(len(runs), warmup_steps, np.int32),
-        total_steps=np.array([run.epochs * steps_per_epoch for run in runs], np.int32),
-        seed=np.array([run.seed for run in runs], np.int32),
-    )
+    columns: dict[str, Any] = {
+        "arm": np.array([arms.index(run.arm) for run in runs], np.int32),
+        "base": np.array([bases.index((run.seed, run.base_epochs)) for run in runs], np.int32),
+        "learning_rate": np.array([run.learning_rate for run in runs], np.float32),
+        "cosine": np.array([run.schedule == "cosine" for run in runs]),
+        "warmup_steps": np.full(len(runs), warmup_steps, np.int32),
+        "total_steps": np.array([run.epochs * steps_per_epoch for run in runs], np.int32),
+        "seed": np.array([run.seed for run in runs], np.int32),
+    }
+    return Run(**columns)

@@ -186,9 +186,7 @@ def at_target(
     return chosen, [], float("nan"), ""
 
 
-def easier_targets(
-    chosen: Results, target: float, more: Sequence[str], less: Sequence[str]
-) -> str:
+def easier_targets(chosen: Results, target: float, more: Sequence[str], less: Sequence[str]) -> str:
     """The same difference at accuracies below the target: the highest is not the only fair one."""
     found = []
     for lower in target_list(chosen):

@@ -68,7 +68,7 @@ def map_runs(
 
     def on_one_device(run, state, shared):
         if sequential:
-            return jax.lax.map(lambda mine: fn(*mine, shared), (run, state))
+            return jax.lax.map(lambda mine: fn(mine[0], mine[1], shared), (run, state))
         return jax.vmap(fn, in_axes=(0, 0, None))(run, state, shared)
 
     on_one_device.__name__ = getattr(fn, "__name__", "run")  # what profiles and logs show

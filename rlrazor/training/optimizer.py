@@ -17,7 +17,7 @@ def warmup_schedule(
     Step t of the warm-up uses peak * (t + 1) / warmup_steps: the first step already moves.
     """
 
-    def schedule(step: jax.Array) -> jax.Array:
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         t = jnp.asarray(step, jnp.float32)
         warmup = jnp.minimum(1.0, (t + 1) / jnp.maximum(1, warmup_steps))
         progress = (t - warmup_steps) / jnp.maximum(1, total_steps - warmup_steps)

@@ -1,5 +1,6 @@
 """One gradient step as a pure function."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -28,8 +29,7 @@ def make_train_step(loss_fn: LossFn, tx: optax.GradientTransformation) -> StepFn
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         metrics = {**metrics, "loss": loss, "gradient_norm": optax.tree.norm(gradient)}
         params = optax.apply_updates(state.params, updates)
-        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), {
-            name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()
-        }
+        after = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state)
+        return after, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
     return step

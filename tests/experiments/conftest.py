@@ -3,25 +3,34 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
-from tests.oracles.scripts import ROOT, Script
-
-QUICK = "jax_disable_most_optimizations"
-
-
-@pytest.fixture(scope="module")
-def quick_compiles():
-    """Tiny programs run once or twice: compiling them is the cost, not running them."""
-    before = jax.config.values[QUICK]
-    jax.config.update(QUICK, True)
-    yield
-    jax.config.update(QUICK, before)
+from tests.oracles.scripts import ROOT, Script, compile_settings
 
 
 @pytest.fixture(scope="session")
-def start_tiny(tmp_path_factory):
+def cache(tmp_path_factory):
+    """Compiled programs of this session, shared by its processes."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def quick_compiles(cache):
+    """Tiny programs run once or twice: compiling them is the cost, not running them."""
+    settings = compile_settings(cache)
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # it looks at its folder only once
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def start_tiny(tmp_path_factory, cache):
     """Starts the quickstart on a tiny study, in a process of its own (see oracles/scripts.py)."""
-    cache = tmp_path_factory.mktemp("compiled")
 
     def start(workdir: Path, *overrides: str, **options) -> Script:
         config = f"--config={ROOT / 'tests' / 'oracles' / 'tiny_parity.py'}"

@@ -41,6 +41,7 @@ BATCH = Batch(
 SAMPLES = 4096
 
 LOG_PI = log_softmax(LOGITS.astype(np.float64), axis=-1)
+LOG_POLICY = LOG_PI.astype(np.float32)
 PI = np.exp(LOG_PI)
 LOG_BASE = log_softmax(BATCH.base_logits.astype(np.float64), axis=-1)
 ONE_HOT = np.eye(V)
@@ -169,7 +170,7 @@ def compiled(**knobs):
     return compile_once(jax.value_and_grad(arm_loss, argnums=1))
 
 
-def value(name, batch=BATCH, log_policy=LOG_PI.astype(np.float32), **knobs):
+def value(name, batch=BATCH, log_policy=LOG_POLICY, **knobs):
     """The loss and its gradient, for one key, in one vector."""
     arm = jnp.int32(list(ARMS).index(name))
     loss, gradient = compiled(**knobs)(arm, log_policy, batch, jax.random.key(1))
@@ -203,14 +204,15 @@ def with_changed(field):
 
 
 # What each arm reads of a batch.
-IMITATE = {"labels", "has_label"}
-READS = {
-    **dict.fromkeys(["sft1", "sft2", "oracle", "distilled", "self_sft", "dft"], IMITATE),
-    **dict.fromkeys(["sft_kl_base_policy", "sft_kl_policy_base"], {*IMITATE, "base_logits"}),
-    **dict.fromkeys(["grpo", "grpo_std", "reinforce", "iterative_sft"], {"digits"}),
-    **dict.fromkeys(["grpo_kl", "grpo_std_kl", "oracle_soft"], {"digits", "base_logits"}),
-    "simpo": {"labels", "wrong_labels"},
-}
+READS = {}
+for _names, _fields in (
+    ("sft1 sft2 oracle distilled self_sft dft", "labels has_label"),
+    ("sft_kl_base_policy sft_kl_policy_base", "labels has_label base_logits"),
+    ("grpo grpo_std reinforce iterative_sft", "digits"),
+    ("grpo_kl grpo_std_kl oracle_soft", "digits base_logits"),
+    ("simpo", "labels wrong_labels"),
+):
+    READS |= {name: set(_fields.split()) for name in _names.split()}
 
 
 @pytest.mark.parametrize("name", ARMS)

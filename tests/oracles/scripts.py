@@ -5,7 +5,9 @@ server that has imported them already and has computed nothing.
 """
 
 import dataclasses
+import errno
 import importlib
+import itertools
 import logging
 import multiprocessing
 import os
@@ -14,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 SERVER = multiprocessing.get_context("forkserver")
@@ -72,19 +75,26 @@ class Script:
         return self.wait()
 
 
+def compile_settings(cache: Path | None) -> dict[str, Any]:
+    """Settings of JAX for programs that run once: few optimisations, every program kept."""
+    settings = {
+        "jax_disable_most_optimizations": True,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    return settings | ({"jax_compilation_cache_dir": str(cache)} if cache else {})
+
+
 def _run(name, arguments, outputs, cache, patch):
     for fd, path in zip((1, 2), outputs, strict=True):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), fd)
     # multiprocessing has replaced them by streams of its own
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", 1, closefd=False)
     logging.root.handlers.clear()  # those of the server
     import jax
 
-    jax.config.update("jax_disable_most_optimizations", True)
-    if cache:
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    for option, value in compile_settings(cache).items():
+        jax.config.update(option, value)
     if patch:
         module, function = patch.split(":")
         getattr(importlib.import_module(module), function)()
@@ -108,3 +118,40 @@ def without_report() -> None:
 
     report.build = build
 
+
+def full_at_the_tenth_file() -> None:
+    """The tenth file that is to be made durable does not fit any more."""
+    without_report()
+    calls, fsync = itertools.count(1), os.fsync
+
+    def fails_at_last(fd):
+        if next(calls) >= 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(fd)
+
+    os.fsync = fails_at_last
+
+
+def full_in_a_save() -> None:
+    """What Orbax raises when TensorStore cannot write, in the third checkpoint."""
+    import orbax.checkpoint as ocp
+
+    without_report()
+    save = ocp.CheckpointManager.save
+
+    def fails_at_last(manager, position, **options):
+        if position == 3:
+            raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device [28]")
+        return save(manager, position, **options)
+
+    ocp.CheckpointManager.save = fails_at_last
+
+
+def interrupted() -> None:
+    """Control-C during the work."""
+    from experiments.parity import study
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    study.pretrain = stop

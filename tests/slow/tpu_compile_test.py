@@ -1,128 +1,157 @@
-"""Every compiled step of the parity study compiles for a TPU v5e slice, without a TPU.
+"""The study's programs compile for a TPU v5e of eight chips, on a machine that has none.
 
-The topology comes from the `tpu` extra (libtpu) on a CPU-only machine.
+Needs the `tpu` extra (libtpu, which also compiles for a topology that it is only told about).
 """
+
+import importlib.util
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from configs import razor_parity
+from configs.razor_parity import get_config
 from experiments.parity.arms import ARMS, TEACHERS
 from experiments.parity.data import ParityData, Split
 from experiments.parity.measure import evaluation_data
-from experiments.parity.plan import PlannedRun, run_arrays
+from experiments.parity.plan import base_keys, plan_runs, run_arrays
 from experiments.parity.programs import build_programs, training_chunk
 from experiments.parity.trajectory import make_traced_chunk
 from rlrazor.models.mlp import MLP
-from rlrazor.runtime.mesh import AXES, map_runs
+from rlrazor.runtime.mesh import AXES, make_mesh, map_runs
 
-pytestmark = pytest.mark.tpu
-TOPOLOGY = "v5e:2x4"
-COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute")
-EXAMPLES = 4096
+pytestmark = [
+    pytest.mark.tpu,
+    pytest.mark.skipif(
+        importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install -e '.[tpu]'"
+    ),
+]
+
+N, D, R = 60_000, 785, 64  # images, inputs with the task indicator, runs
+COLLECTIVE = re.compile(
+    r"\b(all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast)\b"
+)
 
 
 @pytest.fixture(scope="module")
 def mesh():
-    pytest.importorskip("libtpu", reason="needs the tpu extra: pip install -e '.[tpu]'")
-    environment = {
-        "TPU_SKIP_MDS_QUERY": "1",  # nothing waits for a metadata server
-        "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-        "TPU_WORKER_ID": "0",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        from jax.experimental import topologies
+    from jax.experimental import topologies
 
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY).devices
-        yield Mesh(np.array(devices).reshape(-1, 1, 1), AXES)
+    with pytest.MonkeyPatch.context() as patch:
+        # What libtpu would otherwise ask of the cloud machine's metadata server.
+        patch.setenv("TPU_SKIP_MDS_QUERY", "1")
+        patch.setenv("TPU_ACCELERATOR_TYPE", "v5litepod-8")
+        patch.setenv("TPU_WORKER_ID", "0")
+        patch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
+        topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
+        yield make_mesh(data=0, devices=topology.devices)
 
 
 @pytest.fixture(scope="module")
 def config():
-    config = razor_parity.get_config()
-    config.test_examples = 1000
-    config.activation_examples = 200
-    return config
+    """The full study, at its own sizes."""
+    return get_config()
 
 
 @pytest.fixture(scope="module")
-def study(mesh, config):
-    """(programs, run, state, data), all but the programs as shapes on the TPU mesh."""
-    model = MLP(widths=tuple(config.model.widths), classes=10)
-    programs = build_programs(model, config, mesh, examples=EXAMPLES)
-    arms = [*ARMS] * 2  # 32 runs, 4 a device
-    run = run_arrays(
-        [PlannedRun(arm, seed, 5, 1e-4, "cosine", 1) for seed, arm in enumerate(arms)],
-        arms=list(ARMS),
-        bases=[(seed, 5) for seed in range(len(arms))],
-        warmup_steps=config.warmup_steps,
-        steps_per_epoch=programs.steps_per_epoch,
-    )
-    run = on(mesh, run, P(AXES))
-    K = 2
-    params = jax.eval_shape(
-        lambda keys: jax.vmap(lambda key: model.init(key, jnp.zeros((1, 785))))(keys),
-        jax.random.split(jax.random.key(0), K),
-    )
-    params = on(mesh, params, P())
-    state = jax.eval_shape(programs.initial, run, None, params)
-    data = {
-        "inputs": np.zeros((EXAMPLES, 785), np.float32),
-        "digits": np.zeros(EXAMPLES, np.int32),
-        "base_logits": np.zeros((K, EXAMPLES, 10), np.float32),
-        "labels": np.zeros((K, len(TEACHERS), EXAMPLES), np.int32),
-        "has_label": np.ones((K, len(TEACHERS), EXAMPLES), bool),
-        "wrong_labels": np.zeros((K, EXAMPLES), np.int32),
+def model(config):
+    return MLP(widths=tuple(config.model.widths), classes=10)
+
+
+@pytest.fixture(scope="module")
+def placed(config, model, mesh):
+    """Shapes and shardings of everything the programs take; no array is made on a device."""
+
+    def with_sharding(tree, spec):
+        sharding = NamedSharding(mesh, spec)
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        )
+
+    planned = plan_runs(config, list(ARMS))
+    keys, planned = base_keys(planned), planned[:R]
+    K = len(keys)
+    run = run_arrays(planned, arms=list(ARMS), bases=keys, warmup_steps=50, steps_per_epoch=937)
+
+    def bases_like(key):
+        params = model.init(key, jnp.zeros((1, D)))
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[None], (K, *leaf.shape)), params)
+
+    bases = jax.eval_shape(bases_like, jax.random.key(0))
+    split = Split(np.zeros((10_000, D), np.float32), np.zeros(10_000, np.int32))
+    images = ParityData("fashion_mnist", *[split] * 4)
+    views = jax.eval_shape(lambda params: evaluation_data(model, params, images, config), bases)
+    shape = jax.ShapeDtypeStruct
+    arrays = {
+        "inputs": shape((N, D), jnp.float32),
+        "digits": shape((N,), jnp.int32),
+        "base_logits": shape((K, N, 10), jnp.float32),
+        "labels": shape((K, len(TEACHERS), N), jnp.int32),
+        "has_label": shape((K, len(TEACHERS), N), bool),
+        "wrong_labels": shape((K, N), jnp.int32),
     }
-    return model, programs, run, params, on(mesh, state, P(AXES)), on(mesh, data, P())
+    runs, everywhere = P(AXES), P()
+    programs = build_programs(model, config, mesh, examples=N)
+    shared = {
+        "bases": with_sharding(bases, everywhere),
+        "views": with_sharding(views, everywhere),
+        "arrays": with_sharding(arrays, everywhere),
+    }
+    run = with_sharding(run, runs)
+    state = with_sharding(jax.eval_shape(programs.initial, run, None, shared["bases"]), runs)
+    return programs, run, state, shared
 
 
-def on(mesh, tree, spec):
-    """Shapes of the tree's arrays, sharded."""
-    sharding = NamedSharding(mesh, spec)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-    )
+def compiled_text(program, *arguments):
+    compiled = program.lower(*arguments).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 12e9  # of 16 GB a chip
+    return compiled.as_text()
 
 
-def test_initial_compiles(study):
-    _, programs, run, params, *_ = study
-    programs.initial.lower(run, None, params).compile()
+def test_initial(placed):
+    programs, run, _, shared = placed
+    assert not COLLECTIVE.search(compiled_text(programs.initial, run, None, shared["bases"]))
 
 
-def test_training_compiles_without_a_collective_and_donates_its_state(study):
-    _, programs, run, _, state, data = study
-    compiled = programs.train.lower(run, state, data).compile()
-    text = compiled.as_text()
-    assert not [name for name in COLLECTIVES if name in text]
-    memory = compiled.memory_analysis()
-    per_device = sum(leaf.size * 4 for leaf in jax.tree.leaves(state.params)) // 8
-    assert memory.alias_size_in_bytes > 2.9 * per_device  # weights and both Adam moments
+def test_train(placed):
+    """Runs never talk to each other; weights and optimizer state are updated in place."""
+    programs, run, state, shared = placed
+    text = compiled_text(programs.train, run, state, shared["arrays"])
+    assert not COLLECTIVE.search(text)
+    assert "input_output_alias" in text
 
 
-def test_measuring_compiles(study, config, mesh):
-    model, programs, run, params, state, _ = study
-    blank = Split(np.zeros((1000, 785), np.float32), np.zeros(1000, np.int32))
-    data = ParityData("blank", blank, blank, blank, blank)
-    views = jax.eval_shape(lambda params: evaluation_data(model, params, data, config), params)
-    programs.measure.lower(run, state, on(mesh, views, P())).compile()
+def test_measure(placed):
+    programs, run, state, shared = placed
+    assert not COLLECTIVE.search(compiled_text(programs.measure, run, state, shared["views"]))
 
 
-def test_the_traced_step_compiles(study, config, mesh):
-    model, _, run, _, state, data = study
-    chunk = training_chunk(model, config, steps=1, examples=EXAMPLES)
+def test_trajectory(placed, model, config, mesh):
+    _, run, state, shared = placed
+    examples = config.trajectory.examples
+    K = shared["arrays"]["labels"].shape[0]
+    sharding = NamedSharding(mesh, P())
+
+    def like(shape, dtype):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
     probes = {
-        "new_inputs": np.zeros((100, 785), np.float32),
-        "prior_inputs": np.zeros((100, 785), np.float32),
-        "prior_labels": np.zeros(100, np.int32),
-        "base_logits": np.zeros((2, 100, 10), np.float32),
+        "new_inputs": like((examples, D), jnp.float32),
+        "prior_inputs": like((examples, D), jnp.float32),
+        "prior_labels": like((examples,), jnp.int32),
+        "base_logits": like((K, examples, 10), jnp.float32),
     }
-    shared = {"data": data, "probes": on(mesh, probes, P())}
-    map_runs(make_traced_chunk(model, chunk), mesh).lower(run, state, shared).compile()
+    chunk = training_chunk(model, config, steps=1, examples=N)
+    traced = map_runs(make_traced_chunk(model, chunk), mesh)
+    text = compiled_text(traced, run, state, {"data": shared["arrays"], "probes": probes})
+    assert not COLLECTIVE.search(text)
+
+
+def test_the_search_for_collectives_finds_one(mesh):
+    spread = NamedSharding(mesh, P(AXES))
+    total = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, P()))
+    text = compiled_text(total, jax.ShapeDtypeStruct((1024,), jnp.float32, sharding=spread))
+    assert COLLECTIVE.search(text)

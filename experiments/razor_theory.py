@@ -11,13 +11,14 @@ import time
 from typing import Any
 
 import jax
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
 
+from experiments import cli
 from experiments.theory import curved, figures, log_linear, random_families, tabular
 from experiments.theory.records import json_line, table
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/razor_theory.py")
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+_CONFIG = cli.config_flag(ROOT / "configs" / "razor_theory.py")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for theory.jsonl and the figures.", required=True
 )
@@ -35,8 +36,6 @@ def measure(config: Any) -> list[dict]:
 
 
 def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; write --flag=value")
     config, started = _CONFIG.value, time.perf_counter()
     workdir = pathlib.Path(_WORKDIR.value)
     workdir.mkdir(parents=True, exist_ok=True)  # before the work: an unwritable folder fails now
@@ -51,4 +50,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

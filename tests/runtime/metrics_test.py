@@ -44,6 +44,8 @@ def test_every_number_with_a_slash_becomes_a_scalar_at_its_step(tmp_path):
 
 def test_writing_again_replaces_the_run_and_leaves_others(tmp_path):
     write_tensorboard([line("a", 5, 0.25), line("b", 5, 0.5)], tmp_path)
+    for path in tmp_path.glob("*/events.*"):  # named by the second: as if that were long ago
+        path.rename(path.with_name("events.out.tfevents.1"))
     write_tensorboard([line("a", 5, 0.25), line("a", 6, 0.125)], tmp_path)
     assert read_scalars(tmp_path / "a") == [("new/accuracy", 5, 0.25), ("new/accuracy", 6, 0.125)]
     assert read_scalars(tmp_path / "b") == [("new/accuracy", 5, 0.5)]

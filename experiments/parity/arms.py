@@ -157,6 +157,22 @@ ANCHORS = {
 }
 
 
+def sample_answers(
+    key: jax.Array,
+    log_policy: jax.Array,  # f32[B, V]
+    group_size: int,
+) -> jax.Array:  # i32[B, G]
+    """G answers a prompt by inverting the cumulative distribution.
+
+    One random number an answer where `jax.random.categorical` draws one an answer and class, which
+    cost more than the rest of the loss. Probabilities are resolved to about 1e-7.
+    """
+    cumulative = jnp.cumsum(jnp.exp(log_policy), axis=-1)[:, None]
+    draws = jax.random.uniform(key, (log_policy.shape[0], group_size, 1)) * cumulative[..., -1:]
+    answers = jnp.sum(draws >= cumulative, axis=-1, dtype=jnp.int32)
+    return jnp.minimum(answers, log_policy.shape[-1] - 1)
+
+
 def make_arm_loss(
     *, group_size: int, kl_coefficient: float, anchor_coefficient: float, std_epsilon: float
 ) -> Callable[[jax.Array, jax.Array, Batch, jax.Array], jax.Array]:
@@ -173,7 +189,7 @@ def make_arm_loss(
         shape = (log_policy.shape[0], group_size)
         answers = jax.lax.cond(
             jnp.asarray(samples)[arm],
-            lambda p: jax.random.categorical(key, p[:, None], shape=shape).astype(jnp.int32),
+            lambda p: sample_answers(key, p, group_size),
             lambda p: jnp.zeros(shape, jnp.int32),  # an offline arm does not look at them
             jax.lax.stop_gradient(log_policy),
         )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import expit, log_softmax
 
 from experiments.parity import arms as parity_arms
@@ -19,6 +20,7 @@ from experiments.parity.arms import (
     Batch,
     build_losses,
     make_arm_loss,
+    sample_answers,
 )
 from rlrazor.runtime.mesh import compile_once
 
@@ -272,3 +274,24 @@ def test_the_table_of_arms_is_consistent():
         assert (arm.teacher is not None) == ("labels" in READS[name])
         if "base_logits" in READS[name]:
             assert arm.reads_base
+
+
+def test_sampled_answers_follow_the_policy():
+    answers = np.asarray(sample_answers(jax.random.key(3), jnp.asarray(LOG_POLICY), 20_000))
+    assert answers.shape == (B, 20_000)
+    for image in range(B):
+        counts = np.bincount(answers[image], minlength=V)
+        assert stats.chisquare(counts, 20_000 * PI[image] / PI[image].sum()).pvalue > 1e-3
+
+
+def test_sampled_answers_are_certain_where_the_policy_is():
+    log_policy = jnp.log(jnp.eye(V)[jnp.array([0, V - 1])])
+    answers = np.asarray(sample_answers(jax.random.key(0), log_policy, 1000))
+    np.testing.assert_array_equal(answers, np.repeat([[0], [V - 1]], 1000, axis=1))
+
+
+def test_sampled_answers_of_neighbours_are_independent():
+    flat = jnp.full((2, V), -np.log(V), jnp.float32)
+    answers = np.asarray(sample_answers(jax.random.key(1), flat, 5000))
+    table = np.histogram2d(answers[0], answers[1], bins=V)[0]
+    assert stats.chi2_contingency(table).pvalue > 1e-3

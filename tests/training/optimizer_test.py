@@ -121,3 +121,20 @@ def test_weight_decay_alone_shrinks_the_weights():
 def test_gradients_below_the_clip_are_left_alone():
     small = np.float32(0.1) * GRADIENTS[1::2]
     np.testing.assert_array_equal(follow(0.1, 1.0, small, X0), follow(0.1, math.inf, small, X0))
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 30.0])
+def test_clipping_equals_optax(scale):
+    gradient = {"a": scale * jnp.arange(6.0).reshape(2, 3), "b": -scale * jnp.ones(4)}
+    params = jax.tree.map(jnp.ones_like, gradient)
+    rule = {"weight_decay": 0.1}
+    ours = adamw(lambda step: 0.5, clip_by_global_norm=1.5, **rule)
+    theirs = optax.chain(optax.clip_by_global_norm(1.5), optax.adamw(0.5, **rule))
+    states = [tx.init(params) for tx in (ours, theirs)]
+    for _ in range(3):
+        (got, first), (expected, second) = (
+            tx.update(gradient, state, params)
+            for tx, state in zip((ours, theirs), states, strict=True)
+        )
+        states = [first, second]
+        chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-7)

@@ -41,9 +41,9 @@ def _clip(max_norm: float) -> optax.GradientTransformation:
     One pass over the weights less: a seventh of a small network's step on a CPU.
     """
 
-    def update(gradient, state, params=None):
-        norm = optax.tree.norm(gradient)
+    def update(updates, state, params=None):
+        norm = optax.tree.norm(updates)
         factor = jnp.where(norm < max_norm, 1.0, max_norm / norm)
-        return jax.tree.map(lambda leaf: leaf * factor, gradient), state
+        return jax.tree.map(lambda leaf: leaf * factor, updates), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,6 +1,6 @@
 """RL's Razor (arXiv 2509.04259), Theorem A.3 and Proposition A.4, exactly, on small policies.
 
-    python experiments/razor_theory.py --config=configs/razor_theory.py --workdir=/tmp/theory
+    python experiments/razor_theory.py --config=configs/razor_theory.py --workdir=DIR
 
 Hardware: CPU, two cores, about three minutes (`:quick`: under one). Expected, float64: the
 proposition holds on the full simplex and wherever the correct actions form a face of the feature

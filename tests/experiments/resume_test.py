@@ -59,11 +59,10 @@ def test_killed_between_two_checkpoints(tmp_path, start_tiny, finished):
 
 def test_killed_while_saving_then_the_newest_checkpoint_is_damaged(tmp_path, start_tiny, finished):
     workdir = tmp_path / "run"
-    killed = start_tiny(workdir, patch=WITHOUT_REPORT).kill_when(
-        lambda: recorded_lines(workdir) >= 48 and is_saving(workdir)
-    )
+    killed = start_tiny(workdir, patch="tests.oracles.scripts:killed_in_the_eighth_save").wait()
     assert killed.status == -9
     assert is_saving(workdir)
+    assert positions(workdir) == [6, 7]
     damaged = truncate_newest(workdir)
     ended = start_tiny(workdir, patch=WITHOUT_REPORT).wait()
     assert ended.status == 0, ended.stderr
@@ -111,7 +110,6 @@ def test_block_size_and_devices_leave_every_number(tmp_path, start_tiny, finishe
     start_tiny(workdir, *changes, patch=WITHOUT_REPORT).kill_when(
         lambda: recorded_lines(workdir) >= 34
     )
-    assert recorded_lines(workdir) < 38
     ended = start_tiny(workdir, *changes, patch=WITHOUT_REPORT).wait()
     assert ended.status == 0, ended.stderr
 

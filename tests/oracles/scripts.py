@@ -12,6 +12,7 @@ import logging
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -155,3 +156,16 @@ def interrupted() -> None:
         raise KeyboardInterrupt
 
     study.pretrain = stop
+
+
+def killed_in_the_eighth_save() -> None:
+    """Ends when all is written and Orbax is about to give the folder its final name."""
+    without_report()
+    rename = os.rename
+
+    def dies_at_last(source, target, **options):
+        if Path(target).name == "8":
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(source, target, **options)
+
+    os.rename = dies_at_last

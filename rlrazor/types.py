@@ -7,12 +7,14 @@ Capital dimension names mean the same thing in every file:
 | R | runs of a sweep | T | tokens of an answer |
 | B | prompts of a batch | V | vocabulary (or classes) |
 | G | samples per prompt | D | width of a representation |
+| C | cards of a hand | P, S | orderings of a hand, shapes of a formula |
 | N | examples of a data set | L | layers |
 
 Write for one run; `vmap` adds R. Index axes from the right.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,3 +22,15 @@ import jax
 Params = Any  # pytree of arrays
 Metrics = dict[str, jax.Array]
 LossFn = Callable[[Params, Any, jax.Array], tuple[jax.Array, Metrics]]  # (params, batch, key)
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """How a model's tokenizer spells text, for tasks that make their tables with it.
+
+    Each raises ValueError for a text that it cannot spell exactly.
+    """
+
+    encode_batch: Callable[[Sequence[str]], Sequence[Sequence[int]]]  # texts that stand alone
+    encode_inside: Callable[[str], Sequence[int]]  # a text that follows another
+    decode: Callable[[Sequence[int]], str]

@@ -1,0 +1,39 @@
+"""The distribution that is really sampled: temperature, then the k likeliest, then a nucleus."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def sampled_logprobs(
+    logits: jax.Array,  # f32[V]
+    *,
+    temperature: jax.Array | float,  # f32[] 0 is greedy: all mass on the largest logit
+    top_k: jax.Array | int,  # i32[] keep the k likeliest tokens; 0 keeps all
+    top_p: jax.Array | float,  # f32[] then the fewest likeliest whose mass reaches p; 1 keeps all
+) -> jax.Array:  # f32[V] -inf where never sampled
+    """Log-probabilities of the next token as sampled, renormalised over what is kept.
+
+    Ties at a boundary are kept. The nucleus (Holtzman et al., arXiv 1904.09751) always holds the
+    likeliest token.
+    """
+    chex.assert_rank(logits, 1)
+    (V,) = logits.shape
+    logits = logits.astype(jnp.float32)
+    greedy = jnp.asarray(temperature) <= 0
+    scaled = logits / jnp.where(greedy, 1.0, temperature)
+    ordered = -jnp.sort(-scaled)
+    k = jnp.asarray(top_k, jnp.int32)
+    k = jnp.where(k <= 0, V, jnp.minimum(k, V))
+    k = jnp.where(greedy, 1, k)
+    smallest = ordered[k - 1]
+    mass = jax.nn.softmax(jnp.where(jnp.arange(V) < k, ordered, -jnp.inf))
+    before = jnp.cumsum(mass) - mass
+    # The last token of the nucleus is the last before which the mass is still below p. Rounding
+    # must not cut a tail off when all is to be kept.
+    inside = (before < top_p) | (jnp.asarray(top_p) >= 1)
+    nucleus = jnp.min(jnp.where(inside & (jnp.arange(V) < k), ordered, jnp.inf))
+    kept = (scaled >= smallest) & (scaled >= nucleus)
+    # Greedy ties go to the first, so that greedy decoding is a function of the logits.
+    kept = jnp.where(greedy, jnp.arange(V) == jnp.argmax(logits), kept)
+    return jax.nn.log_softmax(jnp.where(kept, scaled, -jnp.inf))

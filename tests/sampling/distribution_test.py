@@ -1,0 +1,56 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlrazor.sampling.distribution import sampled_logprobs
+
+
+def twin(logits, temperature, top_k, top_p):
+    """Sort, cut, renormalise, in float64."""
+    logits = np.asarray(logits, np.float64)
+    if temperature == 0:
+        return np.where(np.arange(len(logits)) == logits.argmax(), 0.0, -np.inf)
+    scaled = logits / temperature
+    order = np.argsort(-scaled, kind="stable")
+    if top_k:
+        order = order[:top_k]
+    weights = np.exp(scaled[order] - scaled[order].max())
+    weights /= weights.sum()
+    kept, mass = [], 0.0
+    for token, weight in zip(order, weights, strict=True):
+        if kept and mass >= top_p and top_p < 1:
+            break
+        kept.append(token)
+        mass += weight
+    out = np.full(len(logits), -np.inf)
+    top = scaled[kept].max()
+    out[kept] = scaled[kept] - top - np.log(np.exp(scaled[kept] - top).sum())
+    return out
+
+
+@pytest.mark.parametrize("temperature", [0, 0.3, 1.0, 2.5])
+@pytest.mark.parametrize("top_k", [0, 1, 3, 50])
+@pytest.mark.parametrize("top_p", [1e-6, 0.4, 0.9, 1.0])
+def test_equals_sorting_cutting_and_renormalising(temperature, top_k, top_p):
+    sample = jax.jit(sampled_logprobs)
+    for seed in range(5):
+        logits = np.random.default_rng(seed).normal(size=11).astype(np.float32) * 2
+        found = sample(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        np.testing.assert_allclose(found, twin(logits, temperature, top_k, top_p), atol=1e-5)
+
+
+def test_keeps_ties_at_a_boundary_but_a_greedy_choice_is_one_token():
+    logits = jnp.array([1.0, 3.0, 3.0, 0.0])
+    cut = sampled_logprobs(logits, temperature=1.0, top_k=1, top_p=1.0)
+    np.testing.assert_allclose(jnp.exp(cut), [0, 0.5, 0.5, 0])
+    greedy = sampled_logprobs(logits, temperature=0.0, top_k=0, top_p=1.0)
+    np.testing.assert_allclose(jnp.exp(greedy), [0, 1, 0, 0])
+
+
+def test_impossible_tokens_stay_impossible():
+    logits = jnp.array([0.0, -jnp.inf, 1.0])
+    for top_p in (0.5, 1.0):
+        found = sampled_logprobs(logits, temperature=0.7, top_k=0, top_p=top_p)
+        assert found[1] == -jnp.inf
+        assert jnp.isfinite(found[2])

@@ -10,6 +10,7 @@ def spell(
     table: jax.Array,  # [V, M] row s starts with the `lengths[s]` units that symbol s spells
     lengths: jax.Array,  # i32[V] 0 spells nothing
     size: int,
+    count: jax.Array | None = None,  # i32[] symbols that are real, the first ones; None: all
 ) -> tuple[jax.Array, jax.Array]:  # [size] of the table's dtype, i32[]
     """Joins the spellings of all symbols, left-justified, padded with zeros, cut at `size`.
 
@@ -23,6 +24,8 @@ def spell(
         return jnp.zeros(size, table.dtype), jnp.zeros((), jnp.int32)
     symbols = jnp.clip(symbols, 0, V - 1)
     widths = jnp.clip(lengths.astype(jnp.int32), 0, M)[symbols]
+    if count is not None:
+        widths = jnp.where(jnp.arange(N) < count, widths, 0)
     ends = jnp.cumsum(widths)
     place = jnp.arange(size, dtype=jnp.int32)
     # The symbol that a place belongs to is the first that ends beyond it; the ones that spell

@@ -81,3 +81,11 @@ def test_vmapped_equals_solo_and_traces_once():
     units, found = jax.jit(jax.vmap(lambda s: spell(s, table, lengths, 20)))(symbols)
     np.testing.assert_array_equal(units, [u for u, _ in solo])
     np.testing.assert_array_equal(found, [n for _, n in solo])
+
+
+def test_symbols_beyond_the_count_spell_nothing():
+    table, lengths = jnp.array([[1, 2], [3, 0]]), jnp.array([2, 1])
+    out, length = spell(jnp.array([1, 0, 0, 1]), table, lengths, 8, jnp.int32(2))
+    assert out.tolist() == [3, 1, 2, 0, 0, 0, 0, 0]
+    assert length == 3
+    assert spell(jnp.array([1, 0]), table, lengths, 4, jnp.int32(0))[1] == 0

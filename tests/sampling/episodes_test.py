@@ -1,0 +1,157 @@
+"""Episodes of a guessing game played by a bigram, so that every slot can be checked by hand."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from rlrazor.sampling.decode import Sampling, make_stops
+from rlrazor.sampling.episodes import play
+from rlrazor.tasks.protocol import Observation, Verdict
+
+V, END = 8, 7  # tokens 0 to 6 spell their digit, 7 nothing
+SPELLING = (jnp.array([[48 + t] for t in range(V)], jnp.uint8), jnp.array([1] * END + [0]))
+TABLE = jnp.asarray(np.random.default_rng(1).normal(size=(V, V)), jnp.float32)
+
+
+@struct.dataclass
+class Guess:
+    secret: jax.Array
+    turn: jax.Array
+    heard: jax.Array  # first digit of the last answer
+    terminated: jax.Array
+    truncated: jax.Array
+
+
+@struct.dataclass
+class GuessTheDigit:
+    """Says the secret, once or twice; an answer is right if it begins with it."""
+
+    budget: jax.Array
+
+    def reset(self, key):
+        secret = jax.random.randint(key, (), 0, 4)
+        return Guess(secret, jnp.int32(0), jnp.int32(0), jnp.bool_(False), jnp.bool_(False))
+
+    def observe(self, state):
+        opening = jnp.stack([state.secret, state.secret, jnp.int32(5)])
+        later = jnp.stack([state.heard, jnp.int32(6), jnp.int32(0)])
+        tokens = jnp.where(state.turn == 0, opening, later)
+        return Observation(tokens, jnp.where(state.turn == 0, 2 + state.secret % 2, 2))
+
+    def step(self, state, answer):
+        correct = answer[0] == 48 + state.secret
+        turn = state.turn + 1
+        new = Guess(
+            state.secret, turn, answer[0].astype(jnp.int32) % 8, correct,
+            ~correct & (turn >= self.budget),
+        )  # fmt: skip
+        return new, Verdict(correct * 1.0 - 0.5, correct, {"silent": answer[0] == 0})
+
+
+def append(cache, tokens, count):
+    newest = jnp.take_along_axis(tokens, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
+    last = jnp.where(count > 0, newest, cache)
+    return TABLE[last], last
+
+
+@functools.partial(jax.jit, static_argnames=("turns", "later_size"))
+def played(keys, budget=3, temperature=1.0, turns=3, later_size=None):
+    task = GuessTheDigit(jnp.asarray(budget))
+
+    def say(state):
+        said = task.observe(state)
+        return Observation(said.tokens[:later_size], said.length)
+
+    return play(
+        task, append, jnp.zeros(len(keys), jnp.int32), keys, Sampling(temperature),
+        make_stops([[END]]), SPELLING, turns=turns, answer_size=4, answer_bytes=6,
+        say=say if later_size else None,
+    )  # fmt: skip
+
+
+KEYS = jax.random.split(jax.random.key(0), 64)
+
+
+def episode(rollout, row):
+    return jax.tree.map(lambda leaf: np.asarray(leaf[row]), rollout)
+
+
+def test_every_slot_is_as_replaying_the_episode_says():
+    rollout = played(KEYS)
+    task = GuessTheDigit(jnp.int32(3))
+    seen_turns = set()
+    for row in range(len(KEYS)):
+        one = episode(rollout, row)
+        state = task.reset(jax.random.fold_in(KEYS[row], 0))
+        slot = 0
+        for turn in range(3):
+            over = bool(state.terminated | state.truncated)
+            assert one.played[turn] == (not over)
+            if over:
+                assert one.verdict.reward[turn] == 0
+                assert not one.verdict.correct[turn]
+                continue
+            seen_turns.add(turn)
+            said = task.observe(state)
+            words = np.asarray(said.tokens[: said.length])
+            np.testing.assert_array_equal(one.tokens[slot : slot + len(words)], words)
+            assert not one.chosen[slot : slot + len(words)].any()
+            slot += len(words)
+            assert one.answer_start[turn] == slot
+            answer = []
+            while len(answer) < 4 and END not in answer:
+                assert one.chosen[slot]
+                assert one.turn[slot] == turn
+                logprob = jax.nn.log_softmax(TABLE[one.tokens[slot - 1]])[one.tokens[slot]]
+                np.testing.assert_allclose(one.behaviour_logprobs[slot], logprob, rtol=1e-5)
+                answer.append(int(one.tokens[slot]))
+                slot += 1
+            assert one.cut[turn] == (END not in answer)
+            text = bytes(48 + token for token in answer if token != END).ljust(6, b"\0")
+            state, verdict = task.step(state, jnp.frombuffer(text, jnp.uint8))
+            assert one.verdict.reward[turn] == verdict.reward
+            assert one.verdict.correct[turn] == verdict.correct
+            assert one.verdict.failures["silent"][turn] == verdict.failures["silent"]
+        assert one.length == slot
+        assert not one.tokens[slot:].any()
+        assert not one.chosen[slot:].any()
+        assert (one.turn[~one.chosen] == -1).all()
+        assert one.state.terminated == state.terminated
+        assert one.state.truncated == state.truncated
+    assert seen_turns == {0, 1, 2}
+
+
+def test_an_episode_depends_on_its_own_key_alone():
+    together, alone = played(KEYS), played(KEYS[5:6])
+    for many, single in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_array_equal(many[5], single[0])
+
+
+def test_a_smaller_budget_is_the_beginning_of_a_larger_one():
+    long, short = played(KEYS, budget=3), played(KEYS, budget=1)
+    assert short.played.sum(0).tolist() == [64, 0, 0]
+    np.testing.assert_array_equal(long.verdict.correct[:, 0], short.verdict.correct[:, 0])
+    assert short.state.truncated.sum() == 64 - short.verdict.correct[:, 0].sum()
+    one_turn = played(KEYS, budget=1, turns=1)
+    np.testing.assert_array_equal(one_turn.tokens, short.tokens[:, : one_turn.tokens.shape[1]])
+
+
+def test_shorter_later_words_make_shorter_rows_and_nothing_else():
+    long, short = played(KEYS), played(KEYS, later_size=2)
+    assert short.tokens.shape[1] == long.tokens.shape[1] - 2
+    np.testing.assert_array_equal(short.tokens, long.tokens[:, : short.tokens.shape[1]])
+    np.testing.assert_array_equal(short.verdict.reward, long.verdict.reward)
+
+
+def test_temperature_is_alive():
+    assert (played(KEYS).tokens != played(KEYS, temperature=0.0).tokens).any()
+    assert not played(KEYS, temperature=0.0).behaviour_logprobs.any()
+
+
+def test_refuses_no_turns():
+    with pytest.raises(ValueError, match="turns=0 must be at least 1"):
+        played(KEYS, turns=0)

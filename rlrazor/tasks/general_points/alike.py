@@ -31,10 +31,13 @@ def alike(tasks: Sequence[GeneralPoints]) -> list[GeneralPoints]:
         )
         for task in tasks
     ]
-    if len({jax.tree.structure(task) for task in resized}) > 1:
+    # An atlas is no table to pad: its size is that of its cards.
+    looks = [None if task.look is None else task.look.atlas.corners.shape for task in resized]
+    if len(set(zip(map(jax.tree.structure, resized), looks, strict=True))) > 1:
         raise ValueError(
             "the tasks differ in more than sizes; give them the same number of cards, the same "
-            "with_replacement, one kind of rewards, and to all or none pictures and leaks"
+            "with_replacement, one kind of rewards, and to all or none leaks and pictures, of "
+            "one size"
         )
 
     def pad(*tables: jax.Array, fill: int = 0) -> list[jax.Array]:

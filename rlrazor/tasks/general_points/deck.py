@@ -45,7 +45,9 @@ def make_deck(rule: Rule) -> Deck:
     if ways.sum() == 0:
         raise ValueError(
             f"no hand of {rule.cards} cards reaches target={rule.target} with values "
-            f"{rule.values} and suits {', '.join(rule.suits)}; change one of them"
+            f"{rule.values}, suits {', '.join(rule.suits)}, "
+            f"with_replacement={rule.with_replacement} and needs_face_card="
+            f"{rule.needs_face_card}; change one of them"
         )
     return Deck(
         ends=jnp.asarray(np.cumsum(ways), jnp.int32),

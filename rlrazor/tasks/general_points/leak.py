@@ -19,8 +19,8 @@ from rlrazor.tasks.general_points.reader import formula_tokens
 from rlrazor.tasks.general_points.solver import solutions
 from rlrazor.tasks.general_points.trees import trees
 
-BEFORE = "You failed this trial because your formula does not equal the target, although "
-AFTER = " begins a solution."
+BEFORE = "You failed this trial because your formula does not equal the target, although '"
+AFTER = "' begins a solution."
 _GAP = "\0"
 
 

@@ -99,16 +99,21 @@ def _pack(literals, operators, left_sizes):
     return first, second
 
 
-def find_refusals(rule: Rule) -> Refusals:
-    """Every solution of every hand under the rule that Python's floats would not call one.
-
-    Made once, on the host, because double precision is not to be had on every device.
-    """
+def check_cards(rule: Rule) -> None:
+    """Raises ValueError for hands that the released code does not know."""
     if rule.cards != CARDS:
         raise ValueError(
             f"the released scores exist for hands of {CARDS} cards, not of {rule.cards}; "
             "use the reward table PAPER or BINARY"
         )
+
+
+def find_refusals(rule: Rule) -> Refusals:
+    """Every solution of every hand under the rule that Python's floats would not call one.
+
+    Made once, on the host, because double precision is not to be had on every device.
+    """
+    check_cards(rule)
     tables = trees(CARDS)
     numbers = np.array(
         list(itertools.combinations_with_replacement(sorted(set(rule.values)), CARDS)), np.int32

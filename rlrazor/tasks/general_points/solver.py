@@ -73,9 +73,14 @@ def solve_hands(
         raise ValueError(f"chunk={chunk} must be at least 1 hand")
     N, C = hands.shape
     padded = jnp.pad(hands, ((0, -N % chunk), (0, 0))).reshape(-1, chunk, C)
-    solve_chunk = jax.vmap(lambda values: count_solutions(values, target))
-    counts = jax.lax.map(solve_chunk, padded).reshape(-1)[:N]
+    _, counts = jax.lax.scan(_solve_chunk, jnp.int32(target), padded)
+    counts = counts.reshape(-1)[:N]
     return counts > 0, counts
+
+
+def _solve_chunk(target: jax.Array, hands: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # A function of the module, so that what was compiled for one deck serves the next.
+    return target, jax.vmap(count_solutions, in_axes=(0, None))(hands, target)
 
 
 def sample_solution(

@@ -179,13 +179,16 @@ class GeneralPoints:
         failures = {name: flag & ~over for name, flag in findings.failures.items()}
         turn = state.turn + ~over
         said, said_length = self._say(state, answer, failures)
+        terminated = state.terminated | correct
+        truncated = state.truncated | (~over & ~correct & (turn >= self.budget))
+        silent = terminated | truncated
         new = dataclasses.replace(
             state,
             turn=turn,
-            words=said,
-            words_length=jnp.where(correct | over, 0, said_length),
-            terminated=state.terminated | correct,
-            truncated=state.truncated | (~over & ~correct & (turn >= self.budget)),
+            words=jnp.where(silent, 0, said),
+            words_length=jnp.where(silent, 0, said_length),
+            terminated=terminated,
+            truncated=truncated,
         )
         return new, Verdict(
             reward=jnp.where(over, excess, reward).astype(jnp.float32),
@@ -256,6 +259,8 @@ def make_general_points(
             f"the pictures show {len(look.tidy.x)} cards and the rule deals {rule.cards}; make the "
             f"look with cards={rule.cards}"
         )
+    if isinstance(rewards, released.Refusals):
+        released.check_cards(rule)
     pieces.check_target(rule)
     tokens, lengths = pieces.piece_table(vocabulary.encode_inside, vocabulary.decode)
     feedback = feedback_table(sentences, vocabulary.encode_inside)

@@ -7,7 +7,7 @@ Capital dimension names mean the same thing in every file:
 | R | runs of a sweep | T | tokens of an answer |
 | B | prompts of a batch | V | vocabulary (or classes) |
 | G | samples per prompt | D | width of a representation |
-| C | cards of a hand | P, S | orderings of a hand, shapes of a formula |
+| C | cards of a hand | K | turns of an episode |
 | N | examples of a data set | L | layers |
 
 Write for one run; `vmap` adds R. Index axes from the right.

@@ -51,7 +51,7 @@ def test_table_holds_every_sentence_after_an_empty_row():
         bytes(row[:n].tolist()).decode()
         for row, n in zip(np.asarray(table.tokens), np.asarray(table.lengths), strict=True)
     ]
-    assert spelled == ["", *(SENTENCES[name] for name in ORDER)]
+    assert spelled == ["", *(f"\n{SENTENCES[name]}\n" for name in ORDER)]
     assert not np.any(np.asarray(table.tokens)[1, int(table.lengths[1]) :])
 
 
@@ -59,7 +59,7 @@ def test_order_of_a_replaced_table_does_not_matter():
     own = {name: name for name in reversed(ORDER)}
     table = feedback.feedback_table(own, lambda text: list(text.encode()))
     row = np.asarray(table.tokens)[1 + ORDER.index("card_unused")]
-    assert bytes(row.tolist()).rstrip(b"\0") == b"card_unused"
+    assert bytes(row.tolist()).rstrip(b"\0") == b"\ncard_unused\n"
 
 
 def test_missing_and_unknown_failures_are_errors():

@@ -157,7 +157,7 @@ def test_a_closed_turn_is_short_and_its_answer_is_made_of_pieces():
     assert np.asarray(answer)[:length].tolist() == tk.encode_exactly(closed, text)
     assert len(prompt) + int(length) <= 60
     for sentence in feedback.SENTENCES.values():
-        assert len(tk.encode_exactly(closed, sentence)) == 1
+        assert len(tk.encode_exactly(closed, feedback.as_turn(sentence))) == 1
 
 
 def test_closed_numbers_reach_as_far_as_wanted():

@@ -1,10 +1,10 @@
-"""One pass over the bytes of an answer, with registers for all that the judge asks about.
+"""Reads the bytes of an answer into registers for all that the judge asks about.
 
-What an answer may look like is said in `verifier`. Each byte moves a state of the grammar's
-automaton, an integer and a bracket counter, and so becomes an event; each event goes into a few
-registers of fixed size. The work and the memory therefore depend on the length of the text alone:
+What an answer may look like is said in `verifier`. A first pass turns each byte into an event, with
+the state of the grammar's automaton, an integer and a bracket counter; a second puts the events
+into a few registers of fixed size. So work and memory depend on the length of the text alone:
 hostile text costs what any text costs. Registers are packed into words and nothing is indexed by
-data, because this pass is most of a verdict's time.
+data, because these passes are most of a verdict's time.
 """
 
 import functools
@@ -31,7 +31,7 @@ _RANK_AT, _RANK = 10, 15  # of the card that ends with this byte
 )
 
 # Events: the kind in four bits, the place in its list in three, above them what the kind holds.
-(_NOTHING, _CARD, _INTEGER, _LITERAL, _OPERATION, _OPENING, _CLOSING, _FIELD) = range(8)
+_NOTHING, _CARD, _INTEGER, _LITERAL, _OPERATION, _OPENING, _CLOSING = range(7)
 _PLACE_AT, _PLACE, _PAYLOAD_AT = 4, 7, 7
 
 # Flags of the formula.
@@ -214,7 +214,7 @@ def _lex(
     listed = (role == grammar.DIGIT) & ends
     new_field = (role == grammar.NO_ROLE) & is_(_COLON)
     operation = left & is_(_OPERATOR)
-    kind = jnp.where(left & is_(_OPEN), _OPENING, jnp.where(left & is_(_CLOSE), _CLOSING, 0))
+    kind = jnp.where(left & is_(_OPEN), _OPENING, jnp.where(left & is_(_CLOSE), _CLOSING, _NOTHING))
     kind = jnp.where(left & ends, _LITERAL, jnp.where(operation, _OPERATION, kind))
     kind = jnp.where(card, _CARD, jnp.where(listed, _INTEGER, kind))
     payload = jnp.where(
@@ -297,7 +297,7 @@ def _note_bracket(word: jax.Array, here: jax.Array, place: jax.Array) -> jax.Arr
 
 
 def _store(words: Words, bits: int, here: jax.Array, place: jax.Array, value: jax.Array) -> Words:
-    """Writes `value` into the field `place`, which is still empty, where there is such a field."""
+    """Adds `value` to the field `place`, if there is one; in a legal formula it is still empty."""
     fields = 31 // bits
     kept = []
     for word, first in zip(words, range(0, fields * len(words), fields), strict=True):

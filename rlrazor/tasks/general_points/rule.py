@@ -103,7 +103,8 @@ def visual_shift(rule: Rule) -> Shift:
 def diverse_rule_shift() -> Shift:
     """The families of Debunk the Myth of SFT Generalization (arXiv 2510.00237) against one rule.
 
-    Face cards all 5, all 7 or all 12, in order, or large; and hands of five.
+    Face cards all 5, all 7 or all 12, in order, or large, and hands of five. What that paper's
+    "large" values are is not in the summary at hand: here 14, 15 and 16.
     """
     families = {
         "all_5": Rule(values=face_values(5, 5, 5), needs_face_card=True),

@@ -27,13 +27,14 @@ LONGEST_ANSWER = 256  # bytes; any answer in the expert's style is shorter
 def closed_vocabulary(
     templates: Sequence[str],
     sentences: Iterable[str],  # such as feedback.SENTENCES.values()
+    others: Iterable[str] = (),  # phrases of other tasks
 ) -> tuple[Tokenizer, Vocabulary]:
     """A few hundred symbols that spell any printable ASCII text, and these texts in a few tokens.
 
     The words of leaking feedback around what they give away are symbols too.
     """
     leaking = (f"\n{BEFORE}", f"{AFTER}\n")
-    phrases = [*closed_phrases(templates, tuple(sentences)), *leaking]
+    phrases = [*closed_phrases(templates, tuple(sentences)), *leaking, *others]
     tokenizer = build_closed_tokenizer(phrases, CLOSED_CHARACTERS)
     return tokenizer, vocabulary(tokenizer)
 

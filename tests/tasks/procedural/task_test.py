@@ -197,5 +197,7 @@ def test_an_end_to_the_attempts(monkeypatch):
     monkeypatch.setattr(procedural.split, "belongs", lambda asked, part: part < 0)
     task = make()
     state = jit(lambda task, key: task.reset(key))(task, jax.random.key(0))
-    question, answer = texts(task, jax.tree.map(lambda x: jnp.stack([x] * COUNT), state))[0]
+    question, answer = texts(
+        task, jax.tree.map(lambda x: jnp.repeat(x[None], COUNT, axis=0), state)
+    )[0]
     assert twin.solve(question) == answer

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
+
+from rlrazor.tasks.spelled import tabulate
 
 SENTENCES: dict[str, str] = {  # in order: the first failure speaks, from reading to reckoning
     "no_object": "You failed this trial because the reply has no complete JSON object.",
@@ -54,12 +55,8 @@ def feedback_table(
             f"sentences {'lack' if missing else 'hold'} {', '.join(missing or unknown)}; give one "
             f"for each of {', '.join(FAILURES)}"
         )
-    rows = [[], *(list(encode(as_turn(sentences[name]))) for name in FAILURES)]
-    lengths = np.array([len(row) for row in rows], np.int32)
-    tokens = np.zeros((len(rows), lengths.max()), np.int32)
-    for line, row in zip(tokens, rows, strict=True):
-        line[: len(row)] = row
-    return FeedbackTable(tokens=jnp.asarray(tokens), lengths=jnp.asarray(lengths))
+    rows = [[], *(encode(as_turn(sentences[name])) for name in FAILURES)]
+    return FeedbackTable(*tabulate(rows))
 
 
 def choose_sentence(

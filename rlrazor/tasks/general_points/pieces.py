@@ -5,13 +5,13 @@ model that learns from them.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlrazor.tasks import spelled
 from rlrazor.tasks.general_points.rational import OPERATORS
 from rlrazor.tasks.general_points.rule import RANKS, Rule
 
@@ -86,22 +86,11 @@ def check_target(rule: Rule) -> None:
 
 
 def piece_table(
-    encode: Callable[[str], Sequence[int]],  # str.encode, or the ids of a text inside another
+    encode: Callable[[str], Sequence[int]],  # ids of a text inside another
     decode: Callable[[Sequence[int]], str],
-    *,
-    dtype: Any = np.int32,
-) -> tuple[jax.Array, jax.Array]:  # dtype[V, M], i32[V]
-    """How each piece is spelled in an encoding, for `ops.spelling.spell`.
-
-    Raises ValueError, naming the piece, if a piece's code does not decode to the same text, alone
-    and joined to another: answers are pieces joined.
-    """
-    codes = [_checked(piece, encode, decode) if piece else () for piece in PIECES]
-    lengths = np.array([len(code) for code in codes], np.int32)
-    table = np.zeros((len(codes), lengths.max()), dtype)
-    for row, code in zip(table, codes, strict=True):
-        row[: len(code)] = list(code)
-    return jnp.asarray(table), jnp.asarray(lengths)
+) -> tuple[jax.Array, jax.Array]:  # i32[V, M], i32[V]
+    """How each piece is spelled in tokens; ValueError, naming it, if one cannot be."""
+    return spelled.in_tokens(PIECES, encode, decode)
 
 
 def longest_answer(lengths: jax.Array, rule: Rule) -> int:
@@ -118,23 +107,4 @@ def longest_answer(lengths: jax.Array, rule: Rule) -> int:
 
 def byte_table() -> tuple[jax.Array, jax.Array]:  # u8[V, M], i32[V]
     """How each piece is spelled in bytes."""
-    return piece_table(str.encode, lambda code: bytes(code).decode(), dtype=np.uint8)
-
-
-def _checked(
-    piece: str,
-    encode: Callable[[str], Sequence[int]],
-    decode: Callable[[Sequence[int]], str],
-) -> Sequence[int]:
-    try:
-        code = encode(piece)
-        found = decode([*code, *code])
-    except ValueError as error:
-        raise ValueError(f"the tokenizer cannot spell {piece!r}: {error}") from error
-    if found != piece * 2:
-        raise ValueError(
-            f"the tokenizer cannot spell {piece!r}: twice in a row it decodes to {found!r}; use a "
-            "vocabulary that has every digit, bracket, operator and quote, and an `encode` that "
-            "adds no blank before the text"
-        )
-    return code
+    return spelled.in_bytes(PIECES)

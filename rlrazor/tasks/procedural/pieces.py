@@ -6,12 +6,11 @@ hundreds of unrelated symbols. A tokenizer that merges digits would spell the sa
 these pieces decode to it all the same.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlrazor.tasks import spelled
 from rlrazor.types import Vocabulary
 
 TASKS = ("add", "subtract", "larger", "sort", "reverse", "count", "max", "copy")
@@ -65,37 +64,10 @@ def listed(
 
 
 def piece_table(vocabulary: Vocabulary) -> tuple[jax.Array, jax.Array]:  # i32[V, M], i32[V]
-    """How each piece is spelled in tokens, for `ops.spelling.spell`.
-
-    Raises ValueError, naming the piece, if its tokens do not decode to the same text, joined to
-    others: questions and answers are pieces joined.
-    """
-    return _tabulate([_checked(p, vocabulary) if p else () for p in PIECES], np.int32)
+    """How each piece is spelled in tokens; ValueError if one cannot be."""
+    return spelled.in_tokens(PIECES, vocabulary.encode_inside, vocabulary.decode)
 
 
 def byte_table() -> tuple[jax.Array, jax.Array]:  # u8[V, M], i32[V]
     """How each piece is spelled in bytes."""
-    return _tabulate([piece.encode() for piece in PIECES], np.uint8)
-
-
-def _tabulate(codes: Sequence[Sequence[int]], dtype: type) -> tuple[jax.Array, jax.Array]:
-    lengths = np.array([len(code) for code in codes], np.int32)
-    table = np.zeros((len(codes), lengths.max()), dtype)
-    for row, code in zip(table, codes, strict=True):
-        row[: len(code)] = list(code)
-    return jnp.asarray(table), jnp.asarray(lengths)
-
-
-def _checked(piece: str, vocabulary: Vocabulary) -> Sequence[int]:
-    try:
-        before, code = vocabulary.encode_inside("="), vocabulary.encode_inside(piece)
-        # After another text, for some tokenizers strip a blank from the very start.
-        found = vocabulary.decode([*before, *code, *code])
-    except ValueError as error:
-        raise ValueError(f"the tokenizer cannot spell {piece!r}: {error}") from error
-    if found != f"={piece * 2}":
-        raise ValueError(
-            f"the tokenizer cannot spell {piece!r}: twice after '=' it decodes to {found!r}; use a "
-            "vocabulary that has every digit, small letter and the blank"
-        )
-    return code
+    return spelled.in_bytes(PIECES)

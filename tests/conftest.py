@@ -17,6 +17,12 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_configure(config):
+    if config.option.markexpr == "tpu":
+        # What was compiled for a topology that is not there cannot be read back.
+        jax.config.update("jax_enable_compilation_cache", False)
+
+
 @pytest.fixture
 def strict_dtypes():
     """For ops/ and losses/ only: optax and flax do not pass under strict promotion."""

@@ -17,13 +17,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
+from experiments.benchmarks.machine import cpu_model
 
 ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds of measurements.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 0.25, "Of a measurement, at least.", lower_bound=1e-3)
@@ -166,10 +166,7 @@ def _each(judge: Callable, answers: list[tuple], rule: Any) -> list:
 def machine(device: Any) -> str:
     if device.platform != "cpu":
         return device.device_kind
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return cpu_model() or platform.machine()
 
 
 if __name__ == "__main__":

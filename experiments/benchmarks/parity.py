@@ -15,13 +15,13 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
+from experiments.benchmarks.machine import cpu_model
 
 STEPS = flags.DEFINE_integer(
     "steps", 234, "Steps a measured call; rounded up to divide an epoch.", lower_bound=1
@@ -50,10 +50,7 @@ def measure(calls: dict[str, tuple[Callable[[], Any], int]], repeats: int) -> di
 def machine(device: Any, cores: int) -> str:
     if device.platform != "cpu":
         return device.device_kind
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else 'CPU'}, {cores} cores"
+    return f"{cpu_model() or 'CPU'}, {cores} cores"
 
 
 def summary(times: dict[str, list], flops: int) -> tuple[str, dict[str, Any]]:

@@ -5,8 +5,6 @@ the chips is found in its text. Needs the `tpu` extra, as tpu_compile_test.py do
 """
 
 import functools
-import importlib.util
-import re
 from typing import Any
 
 import jax
@@ -16,7 +14,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from experiments.general_points.play import closed_vocabulary
-from rlrazor.runtime.mesh import AXES, make_mesh
+from rlrazor.runtime.mesh import AXES
 from rlrazor.tasks.general_points.deck import deal
 from rlrazor.tasks.general_points.feedback import SENTENCES
 from rlrazor.tasks.general_points.pictures import draw_hand
@@ -27,33 +25,12 @@ from rlrazor.tasks.general_points.rule import FACES_IN_ORDER
 from rlrazor.tasks.general_points.solver import sample_solution
 from rlrazor.tasks.general_points.task import make_general_points, make_look
 from rlrazor.tasks.general_points.verifier import verify
+from tests.oracles.topology import COLLECTIVE, NEEDS_TPU_COMPILER
 
-pytestmark = [
-    pytest.mark.tpu,
-    pytest.mark.skipif(
-        importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install -e '.[tpu]'"
-    ),
-]
+pytestmark = NEEDS_TPU_COMPILER
 
 B, T, C = 1024, 160, 4  # examples, bytes of an answer, cards
 HEIGHT, WIDTH = 128, 224
-COLLECTIVE = re.compile(
-    r"\b(all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast)\b"
-)
-
-
-@pytest.fixture(scope="module")
-def mesh():
-    from jax.experimental import topologies
-
-    with pytest.MonkeyPatch.context() as patch:
-        # What libtpu would otherwise ask of the cloud machine's metadata server.
-        patch.setenv("TPU_SKIP_MDS_QUERY", "1")
-        patch.setenv("TPU_ACCELERATOR_TYPE", "v5litepod-8")
-        patch.setenv("TPU_WORKER_ID", "0")
-        patch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
-        topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
-        yield make_mesh(data=0, devices=topology.devices)
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,6 @@
 Needs the `tpu` extra (libtpu, which also compiles for a topology that it is only told about).
 """
 
-import importlib.util
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,33 +18,12 @@ from experiments.parity.plan import base_keys, plan_runs, run_arrays
 from experiments.parity.programs import build_programs, training_chunk
 from experiments.parity.trajectory import make_traced_chunk
 from rlrazor.models.mlp import MLP
-from rlrazor.runtime.mesh import AXES, make_mesh, map_runs
+from rlrazor.runtime.mesh import AXES, map_runs
+from tests.oracles.topology import COLLECTIVE, NEEDS_TPU_COMPILER
 
-pytestmark = [
-    pytest.mark.tpu,
-    pytest.mark.skipif(
-        importlib.util.find_spec("libtpu") is None, reason="needs libtpu: pip install -e '.[tpu]'"
-    ),
-]
+pytestmark = NEEDS_TPU_COMPILER
 
 N, D, R = 60_000, 785, 64  # images, inputs with the task indicator, runs
-COLLECTIVE = re.compile(
-    r"\b(all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute|collective-broadcast)\b"
-)
-
-
-@pytest.fixture(scope="module")
-def mesh():
-    from jax.experimental import topologies
-
-    with pytest.MonkeyPatch.context() as patch:
-        # What libtpu would otherwise ask of the cloud machine's metadata server.
-        patch.setenv("TPU_SKIP_MDS_QUERY", "1")
-        patch.setenv("TPU_ACCELERATOR_TYPE", "v5litepod-8")
-        patch.setenv("TPU_WORKER_ID", "0")
-        patch.setenv("TPU_WORKER_HOSTNAMES", "localhost")
-        topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4")
-        yield make_mesh(data=0, devices=topology.devices)
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,7 @@ HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 class Verdict:
     """One claim, what the paper says, what these results say."""
 
-    key: str  # rl_less, kl_pooled, same_curve, kl_within, kl_best, oracle_less, on_policy,
-    # advantage_norm
+    key: str  # rl_less, kl_pooled, same_curve, ...: the name of the function that judges it
     claim: str  # in one sentence
     paper: str  # what the paper reports
     ours: Interval | None  # the number the word rests on; None if it could not be computed

@@ -61,7 +61,7 @@ def law_figure(
     for arm in rows.arms:
         _scatter(figure, axes, rows.of_arms(arm), styles)
     curves = _curves(axes, quadratic, isotonic)
-    _kl_axis(axes, rows[KL], label=_kl_label(width))
+    kl_axis(axes, rows[KL], label=kl_label(width))
     axes.set_ylabel(FORGETTING_LABEL)
     axes.axhline(0, color=MUTED, lw=0.8, zorder=1)
     if curves:
@@ -104,10 +104,10 @@ def law_by_arm_figure(
             )
     for axes in panels.flat[len(styles) :]:
         axes.set_visible(False)
-    _kl_axis(panels[0, 0], rows[KL], most=4)
+    kl_axis(panels[0, 0], rows[KL], most=4)
     for axes in panels.flat[max(0, len(styles) - columns) : len(styles)]:
         axes.tick_params(labelbottom=True)  # also above an empty place of the grid
-    figure.supxlabel(_kl_label(width), fontsize=9)
+    figure.supxlabel(kl_label(width), fontsize=9)
     figure.supylabel(FORGETTING_LABEL, fontsize=9)
     return figure
 
@@ -280,7 +280,7 @@ def _curves(axes: Axes, quadratic: Law | None, isotonic: Law | None, *, thin: bo
     return handles
 
 
-def _kl_axis(axes: Axes, kl: np.ndarray, *, label: str = "", most: int = 8) -> None:
+def kl_axis(axes: Axes, kl: np.ndarray, *, label: str = "", most: int = 8) -> None:
     """Square-root axis: half the runs of a sweep have tiny KL, and a line there would hide them."""
     top = float(np.max(kl)) * 1.04 + 1e-9
     axes.set_xscale("function", functions=(_signed_sqrt, _signed_square))
@@ -291,7 +291,7 @@ def _kl_axis(axes: Axes, kl: np.ndarray, *, label: str = "", most: int = 8) -> N
     axes.set_xlabel(label)
 
 
-def _kl_label(width: float) -> str:
+def kl_label(width: float) -> str:
     where = " on new-task inputs" if width > 5 else ""
     return f"KL(base‖policy){where}, nats (square-root axis)"
 

@@ -148,7 +148,7 @@ def run_tips(results: Results, styles: Mapping[str, ArmStyle]) -> list[str]:
 _TIP_COLUMNS = (
     *("run", "arm", "seed", "step", "final", "gain", "forgetting", "new/accuracy", KL),
     *("hyperparameters/learning_rate", "hyperparameters/schedule", "hyperparameters/epochs"),
-    "hyperparameters/base_epochs",
+    *("hyperparameters/base_epochs", "ood/accuracy", "ood_change"),
 )
 
 
@@ -164,11 +164,17 @@ def _tip_lines(row: Mapping[str, Any], styles: Mapping[str, ArmStyle]) -> list[s
         knob("epochs", "epochs {}"),
         knob("base_epochs", "base epochs {}"),
     )
+    other = row.get("ood_change", math.nan)
     return [
         styles[row["arm"]].name,
         " · ".join(text for text in knobs if text) or "hyperparameters not given",
         f"seed {row['seed']} · step {row['step']}{' (last)' if row['final'] else ''}",
         f"new-task accuracy {row['new/accuracy']:.3f} ({row['gain']:+.3f})",
+        *(
+            [f"untrained rule {row['ood/accuracy']:.3f} ({other:+.3f})"]
+            if math.isfinite(other)
+            else []
+        ),
         f"forgetting {100 * row['forgetting']:.1f} points",
         f"KL(base‖policy) {row[KL]:.3g} nats",
         f"run {row['run']}"[:100],

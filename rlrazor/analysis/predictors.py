@@ -54,6 +54,13 @@ PREDICTORS: tuple[Predictor, ...] = (
     Predictor("prior/cka", "CKA with the base, prior tasks"),
     Predictor("prior/cknna", "CKNNA with the base, prior tasks"),
 )
+# Where answers differ in length, KL a token is another predictor; the paper does not say which.
+PER_TOKEN: tuple[Predictor, ...] = (
+    Predictor("new/kl_base_policy_nats_per_token", "KL(base||policy) a token, new task"),
+    Predictor("new/kl_policy_base_nats_per_token", "KL(policy||base) a token, new task"),
+    Predictor("prior/kl_base_policy_nats_per_token", "KL(base||policy) a token, prior tasks"),
+    Predictor("prior/kl_policy_base_nats_per_token", "KL(policy||base) a token, prior tasks"),
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,11 @@ def predictor_table(
 ) -> list[PredictorRow]:
     """One row a predictor, in the order given."""
     return [_row(results, predictor, resamples) for predictor in predictors]
+
+
+def measured(results: Results) -> list[Predictor]:
+    """Those that these results have a column for, PER_TOKEN included."""
+    return [p for p in (*PREDICTORS, *PER_TOKEN) if p.column in results]
 
 
 def compare_predictors(

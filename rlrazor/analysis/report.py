@@ -17,13 +17,17 @@ import jinja2
 from rlrazor.analysis import sections, tables
 from rlrazor.analysis.figures import bars
 from rlrazor.analysis.hover import png
-from rlrazor.analysis.results import Results, main_base
-from rlrazor.analysis.sections import Absent, Picture
+from rlrazor.analysis.predictors import PREDICTORS, measured
+from rlrazor.analysis.results import Results, main_base, main_variant
+from rlrazor.analysis.sections import Absent, Picture, Section
+from rlrazor.analysis.shift_sections import shift_sections, untested_text
 from rlrazor.analysis.statistics import LEVEL, RESAMPLES
 from rlrazor.analysis.trajectory import Trajectory
-from rlrazor.analysis.verdicts import FAILS, HOLDS, Verdict, verdicts
+from rlrazor.analysis.verdicts import FAILS, HOLDS, Verdict, untested, verdicts
 
 TITLE = "Does RL forget less, and does KL say how much?"
+SHIFT_TITLE = "Does RL generalize, does it forget less, and does KL say how much?"
+OPTIONAL = ("predictors", "flips", "trajectory")  # a study of another rule need not have these
 NO_TRAJECTORY = "No trajectory.jsonl beside the results: no run was measured step by step."
 
 
@@ -44,25 +48,29 @@ def make_page(
     trajectory: Trajectory | None = None,
     run: Mapping[str, Any] | None = None,  # run.json: config, commit, versions, command
     resamples: int = RESAMPLES,
-    title: str = TITLE,
+    title: str = TITLE,  # where another rule was tested, SHIFT_TITLE stands for it
 ) -> tuple[str, list[Picture]]:
     """The page, which holds its figures, and the figures."""
     main = main_base(results)
+    plain = main_variant(main)
     answer: Sequence[Verdict] | Absent = (
         sections.attempt(lambda: verdicts(results, resamples=resamples)) if found is None else found
     )
+    shifted = "ood/accuracy" in results
     chapters = [
-        sections.law_section(main, resamples),
-        sections.predictor_section(main, resamples),
-        sections.frontier_section(main),
-        sections.flip_section(results),
+        sections.law_section(plain, resamples),
+        sections.predictor_section(plain, resamples, measured(plain) if shifted else PREDICTORS),
+        sections.frontier_section(plain),
+        sections.flip_section(main_variant(results)),
         sections.trajectory_section(trajectory, NO_TRAJECTORY),
-        sections.data_section(results),
     ]
+    if shifted:
+        chapters = [*shift_sections(main, resamples), *filter(_wanted, chapters)]
+    chapters.append(sections.data_section(results))
     facts, records = _provenance(run or {})
     html = _template().render(
-        title=title,
-        subtitle=_subtitle(results, main),
+        title=SHIFT_TITLE if shifted and title == TITLE else title,
+        subtitle=_subtitle(results, main) + (untested_text(untested(main)) if shifted else ""),
         verdicts=[] if isinstance(answer, Absent) else [_answer(v) for v in answer],
         missing_answer=answer.reason if isinstance(answer, Absent) else "",
         sections=chapters,
@@ -95,6 +103,11 @@ def _template() -> jinja2.Template:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     return environment.from_string(source.read_text(encoding="utf-8"))
+
+
+def _wanted(chapter: Section) -> bool:
+    """Whether a study that did not set out to measure this chapter has some piece of it."""
+    return chapter.key not in OPTIONAL or not all(isinstance(p, Absent) for p in chapter.parts)
 
 
 def _subtitle(results: Results, main: Results) -> str:

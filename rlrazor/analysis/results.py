@@ -4,8 +4,9 @@ REQUIRED lists the columns every analysis needs, so anybody's runs can be analys
 column is optional; a line may leave it out or give null (None in a text column, NaN in a number
 column). `hyperparameters` is the one nested object, flattened to `hyperparameters/<name>`.
 
-Two columns are derived: `forgetting` = prior/base_accuracy - prior/accuracy and
-`gain` = new/accuracy - new/base_accuracy, both as fractions of one.
+Three columns are derived: `forgetting` = prior/base_accuracy - prior/accuracy, `gain` =
+new/accuracy - new/base_accuracy and, where a rule that training never showed was tested,
+`ood_change` = ood/accuracy - ood/base_accuracy, all as fractions of one.
 """
 
 import json
@@ -30,10 +31,12 @@ REQUIRED: Mapping[str, tuple[str, str]] = {
 }
 KL = "new/kl_base_policy_nats"
 BASE_PREFIX = "hyperparameters/base_"  # what distinguishes bases of one seed: base_epochs, ...
-RL_ARMS = ("grpo", "grpo_std", "reinforce")  # on-policy data and reward, nothing else
+VARIANT, METHOD = "hyperparameters/variant", "hyperparameters/method"
+MAIN = "main"  # the variant that is the method itself, in a study of several variants
+# On-policy data and reward, nothing else.
+RL_ARMS = ("grpo", "grpo_std", "rloo", "reinforce", "dapo", "gspo", "ppo")
 RL_KL_ARMS = ("grpo_kl", "grpo_std_kl")  # the same with a KL penalty: no evidence on on-policy data
-SFT_ARMS = ("sft1", "sft2")  # labels from outside, no anchor
-
+SFT_ARMS = ("sft1", "sft2", "sft")  # labels from outside, no anchor
 
 _PAPER_ORDER = (
     *SFT_ARMS,
@@ -42,14 +45,23 @@ _PAPER_ORDER = (
     *RL_ARMS,
     *RL_KL_ARMS,
     "simpo",
+    "dpo",
     "distilled",
+    "on_policy_distillation",
+    "sdft",
     "self_sft",
     "iterative_sft",
     "dft",
+    "psft",
     "sft_kl_base_policy",
     "sft_kl_policy_base",
 )
 _NUMBER = (int, float)
+_DERIVED = {  # name -> (minuend, subtrahend)
+    "forgetting": ("prior/base_accuracy", "prior/accuracy"),
+    "gain": ("new/accuracy", "new/base_accuracy"),
+    "ood_change": ("ood/accuracy", "ood/base_accuracy"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +71,9 @@ class Results:
     columns: Mapping[str, np.ndarray]  # f64[N] numbers, i64[N], bool[N], text: str[N] or object[N]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name == "forgetting":
-            return self["prior/base_accuracy"] - self["prior/accuracy"]
-        if name == "gain":
-            return self["new/accuracy"] - self["new/base_accuracy"]
+        if name in _DERIVED:
+            first, second = _DERIVED[name]
+            return self[first] - self[second]
         if name not in self.columns:
             raise ValueError(
                 f"no column {name!r} in these results; there are {', '.join(sorted(self.columns))}"
@@ -70,7 +81,7 @@ class Results:
         return self.columns[name]
 
     def __contains__(self, name: str) -> bool:
-        return name in self.columns or name in ("forgetting", "gain")
+        return all(part in self.columns for part in _DERIVED.get(name, (name,)))
 
     def __len__(self) -> int:
         return len(self.columns["run"])
@@ -161,6 +172,26 @@ def main_base(results: Results) -> Results:
     strength = np.unique(np.stack(codes, -1), axis=0, return_inverse=True)[1].ravel()
     _, first = np.unique(results["run"], return_index=True)
     return results.select(strength == np.argmax(np.bincount(strength[first])))
+
+
+def main_variant(results: Results) -> Results:
+    """Rows of the methods themselves, where `hyperparameters/variant` tells variants of them."""
+    return results.select(variants(results) == MAIN)
+
+
+def variants(results: Results) -> np.ndarray:
+    """str[N], MAIN where no variant is given."""
+    if VARIANT not in results:
+        return np.full(len(results), MAIN)
+    return np.array([v if isinstance(v, str) else MAIN for v in results[VARIANT]], str)
+
+
+def methods(results: Results) -> np.ndarray:
+    """str[N], the arm where no method is given."""
+    if METHOD not in results:
+        return results["arm"]
+    given = zip(results[METHOD], results["arm"], strict=True)
+    return np.array([m if isinstance(m, str) else arm for m, arm in given], str)
 
 
 def _base_columns(results: Results) -> list[str]:

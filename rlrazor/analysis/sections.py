@@ -22,14 +22,14 @@ from rlrazor.analysis.frontier import (
 )
 from rlrazor.analysis.hover import TippedFigure, both_svgs, inline_svg
 from rlrazor.analysis.law import isotonic_law, law_rows, left_out, quadratic_law, within_arms
-from rlrazor.analysis.predictors import predictor_table
+from rlrazor.analysis.predictors import PREDICTORS, Predictor, predictor_table
 from rlrazor.analysis.results import KL, RL_ARMS, RL_KL_ARMS, SFT_ARMS, Results
 from rlrazor.analysis.tables import Table
 from rlrazor.analysis.trajectory import Trajectory, step_correlations
 
 MANY_LIMIT = 1500  # points of a figure with many panels
 NARROW_LIMIT = 800  # points of a figure on a phone
-GROUPS = {"all RL methods": (*RL_ARMS, *RL_KL_ARMS), "SFT-1 and SFT-2": SFT_ARMS}
+GROUPS = {"all RL methods": (*RL_ARMS, *RL_KL_ARMS), "all plain SFT": SFT_ARMS}
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,11 @@ def law_section(results: Results, resamples: int) -> Section:
     )
 
 
-def predictor_section(results: Results, resamples: int) -> Section:
+def predictor_section(
+    results: Results, resamples: int, predictors: Sequence[Predictor] = PREDICTORS
+) -> Section:
     """KL against its rivals."""
-    table = attempt(lambda: predictor_table(results, resamples=resamples))
+    table = attempt(lambda: predictor_table(results, predictors, resamples=resamples))
 
     def draw(width: float, limit: int) -> TippedFigure:
         del limit  # one mark a predictor
@@ -289,7 +291,8 @@ def data_section(results: Results) -> Section:
             "adjusted for the number of comparisons (Benjamini-Hochberg, false discoveries "
             "at 5 %).",
             "Forgetting and its differences are percentage points of accuracy. KL is exact over "
-            "the output classes, in nats, a mean over the new task's test inputs. A scatter shows "
+            "the output classes (of an answer in words: over the vocabulary at every token, "
+            "summed), in nats, a mean over the new task's test inputs. A scatter shows "
             f"at most {LIMIT:,} points ({MANY_LIMIT:,} in panels, {NARROW_LIMIT:,} on a phone): "
             "each method keeps its share, evenly spaced in the order of KL. Fits use every finite "
             "line after step 0.",

@@ -37,7 +37,7 @@ class Table:
 
 
 def law_table(laws: Sequence[Law]) -> Table:
-    return _table(
+    return make_table(
         "One curve for all methods. R² = 1 - SSE/SST on the rows fitted; 95 % intervals resample "
         "whole seeds. Error: mean absolute, in points of prior accuracy.",
         ("Fit", "R² [95 %]", "Error", "Checkpoints", "Runs", "Seeds", "Non-finite"),
@@ -67,7 +67,7 @@ def within_table(entries: Sequence[WithinArm], mean: Interval) -> Table:
         for e in entries
     ]
     rows.append(("Mean over methods", number(mean), "", "", "", "", str(mean.n)))
-    return _table(
+    return make_table(
         "Within each method: its own quadratic, and the pooled curve judged on this method alone "
         "(negative: worse than the method's mean). A method whose forgetting hardly varies "
         "(small spread, in points) has little to explain.",
@@ -93,7 +93,7 @@ def left_out_table(summary: LeftOutSummary, what: str) -> Table:
     overall = (number(summary.r2_inside), _points(summary.mean_absolute_error), "")
     share = f"{100 * summary.share_outside:.0f} %"
     rows.append(("All together", *overall, share, "", "", "", str(summary.r2_inside.n)))
-    return _table(
+    return make_table(
         f"{what}: the curve is fitted without it. R² and error count "
         "the checkpoints inside the fitted KL range; the last R² also those beyond it, where the "
         "quadratic extrapolates. Bias, in points: positive means it forgets more than predicted.",
@@ -132,7 +132,7 @@ def predictor_rows(table: Sequence[PredictorRow]) -> Table:
                 str(row.pooled.n if row.pooled else 0),
             )
         )
-    return _table(
+    return make_table(
         "R² of a second-degree fit of forgetting in each measured change, beside the paper's "
         "Table 1 and a public replication (one seed). Within: mean over methods of the R² of their "
         "own fits. Left out: a method predicted from the "
@@ -176,7 +176,7 @@ def matched_table(entries: Sequence[Matched], comparisons: Sequence[ArmCompariso
             )
         )
     target = f"{entries[0].target:.3f}" if entries else NONE
-    return _table(
+    return make_table(
         f"Forgetting in points at new-task accuracy {target}. Best: the run that kept most, "
         "chosen in hindsight; typical: mean over runs when they first get there. Difference: "
         f"of the best runs, minus {label}; p: paired t test over seeds, Benjamini-Hochberg over "
@@ -206,7 +206,7 @@ def targets_table(by_target: Sequence[Sequence[Matched]]) -> Table:
     ]
     head = tuple(f"at {entries[0].target:.3f}" for entries in by_target)
     seeds = max(entry.n_seeds for entry in by_target[0])
-    return _table(
+    return make_table(
         "The best run's forgetting, points [95 %], as the required new-task accuracy grows; "
         f"{sum(entry.n_runs for entry in by_target[0]):,} runs, up to {seeds} seeds.",
         ("Method", *head),
@@ -229,7 +229,7 @@ def flip_table(flips: FlipMap, caption: str) -> Table:
         for cell in flips.cells
     ]
     knobs = tuple(axis_name(axis) for axis in flips.axes)
-    return _table(
+    return make_table(
         caption,
         (
             *knobs,
@@ -249,7 +249,7 @@ def flip_table(flips: FlipMap, caption: str) -> Table:
 
 def trajectory_table(entries: Sequence[StepCorrelation]) -> Table:
     names = arm_styles([entry.arm for entry in entries])
-    return _table(
+    return make_table(
         "Spearman correlation, over the steps of a run, of the cosine between update and "
         "prior-loss gradient with the step's change of KL(base‖policy).",
         ("Method", "Correlation [95 %]", "Steps", "Runs", "Seeds"),
@@ -271,7 +271,7 @@ def data_table(results: Results) -> Table:
     names = arm_styles(results.arms)
     rows = [(names[arm].name, arm, *_data_counts(results.of_arms(arm))) for arm in results.arms]
     rows.append(("All", "", *_data_counts(results)))
-    return _table(
+    return make_table(
         "What the results file holds. Non-finite: lines whose KL or accuracy is missing, NaN or "
         "infinite, left out of every fit; diverged: runs with such a line; unfinished: runs "
         "without a last checkpoint.",
@@ -319,7 +319,7 @@ def _columns(cells: Sequence[tuple[str, ...]], sizes: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-def _table(caption: str, head: tuple[str, ...], rows, *, first: int = 1, folded=False) -> Table:
+def make_table(caption: str, head: tuple[str, ...], rows, *, first: int = 1, folded=False) -> Table:
     numeric = frozenset(range(first, len(head)))
     return Table(caption, head, tuple(rows), numeric, folded)
 

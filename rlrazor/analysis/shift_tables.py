@@ -1,0 +1,137 @@
+"""Success under both rules as rows of text; intervals in brackets, points or percent."""
+
+from collections.abc import Sequence
+
+from rlrazor.analysis.figures import number
+from rlrazor.analysis.shift import Budget, Early, Shift
+from rlrazor.analysis.shift_series import Curve, Pair
+from rlrazor.analysis.statistics import Interval, t_interval
+from rlrazor.analysis.style import arm_styles
+from rlrazor.analysis.tables import Table, make_table
+
+
+def shift_table(entries: Sequence[Shift], early: Early | None = None) -> Table:
+    names = arm_styles([entry.arm for entry in entries])
+    rows = [
+        (
+            names[e.arm].name,
+            _hundredths(e.success["new"]),
+            _hundredths(e.change["new"]),
+            _hundredths(e.success["ood"]),
+            _hundredths(e.change["ood"]),
+            _hundredths(e.since_start),
+            _hundredths(e.forgetting),
+            str(e.n_runs),
+            str(e.n_seeds),
+            str(e.n_excluded),
+        )
+        for e in entries
+    ]
+    note = ""
+    if early is not None:
+        new, ood = (t_interval(early.success[task]) for task in ("new", "ood"))
+        up, other = (t_interval(early.change[task]) for task in ("new", "ood"))
+        found = (_hundredths(new), _hundredths(up), _hundredths(ood), _hundredths(other))
+        seeds = str(len(early.seeds))
+        rows.append((f"Best early SFT (step {early.step})", *found, "", "", "", seeds, ""))
+        note = (
+            f" Best early SFT: of {early.n_steps} checkpoints the one that generalizes best on "
+            "average over seeds, chosen by that very score, which flatters SFT; with the step "
+            f"chosen by the other seeds it succeeds in {_hundredths(t_interval(early.held_out))} %."
+        )
+    return make_table(
+        "Success at the first answer in percent, and its change since the base in points, at the "
+        "last checkpoint [95 %]. Since its start: since the run's own step 0, which differs where "
+        "a run starts from an SFT checkpoint. Excluded: runs whose last line has no finite "
+        f"change.{note}",
+        (
+            "Method",
+            "Trained rule, %",
+            "Change",
+            "Other rule, %",
+            "Change",
+            "Since its start",
+            "Forgetting",
+            "Runs",
+            "Seeds",
+            "Excluded",
+        ),
+        rows,
+    )
+
+
+def turns_table(budgets: Sequence[Budget]) -> Table:
+    names = arm_styles([b.method for b in budgets])
+    rows = [
+        (
+            names[b.method].name,
+            str(b.turns),
+            *(_hundredths(b.first[task]) for task in ("new", "ood")),
+            *(_hundredths(b.within[task]) for task in ("new", "ood")),
+            str(b.n_runs),
+            str(b.n_seeds),
+        )
+        for b in budgets
+    ]
+    return make_table(
+        "Change of success since the base in points [95 %], by the turns of a training episode at "
+        "matched generations. First: at the first answer. Within: within so many turns, against "
+        "the base within so many turns, so retries alone gain nothing.",
+        (
+            "Method",
+            "Turns",
+            "First, trained rule",
+            "First, other rule",
+            "Within, trained rule",
+            "Within, other rule",
+            "Runs",
+            "Seeds",
+        ),
+        rows,
+    )
+
+
+def pairs_table(
+    pairs: Sequence[Pair], caption: str, first: str, second: str, *, folded: bool = False
+) -> Table:
+    names = arm_styles([pair.arm for pair in pairs])
+    rows = [
+        (
+            names[p.arm].name,
+            _hundredths(p.first),
+            _hundredths(p.second),
+            _hundredths(p.difference),
+            str(p.n_runs),
+            str(p.n_seeds),
+            str(p.n_excluded),
+        )
+        for p in pairs
+    ]
+    head = ("Method", f"{first}, %", f"{second}, %", "Difference, points")
+    return make_table(caption, (*head, "Runs", "Seeds", "Excluded"), rows, folded=folded)
+
+
+def tries_table(curves: Sequence[Curve], rule: str) -> Table:
+    """pass@k at the smallest, a middle and the largest k."""
+    names = arm_styles([c.arm for c in curves if c.arm])
+    ks = curves[0].x
+    picks = sorted({0, len(ks) // 2, len(ks) - 1})
+    rows = [
+        (
+            names[c.arm].name if c.arm else "Base",
+            *(_hundredths(Interval(c.y[i], c.low[i], c.high[i], c.n_seeds)) for i in picks),
+            str(c.n_runs),
+            str(c.n_seeds),
+        )
+        for c in curves
+    ]
+    return make_table(
+        f"Solved within k tries under the {rule}, percent [95 %], at the last checkpoint.",
+        ("Method", *(f"k = {ks[i]:g}" for i in picks), "Runs", "Seeds"),
+        rows,
+    )
+
+
+def _hundredths(interval: Interval) -> str:
+    """Percent of a success, percentage points of a change."""
+    return number(interval, 100, 1)

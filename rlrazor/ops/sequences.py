@@ -3,6 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def prompt_and_answer(
@@ -22,3 +23,16 @@ def prompt_and_answer(
     row = jnp.where(in_answer == answer_length, end, row)
     real = in_answer <= answer_length
     return jnp.where(real, row, 0), real & (in_answer >= 0)
+
+
+def append(
+    row: tuple[jax.Array, jax.Array],  # i32[T], i32[] its length so far
+    tokens: jax.Array | np.ndarray,  # i32[n]
+    count: jax.Array | int,  # i32[] how many of them, the first ones
+) -> tuple[jax.Array, jax.Array]:  # i32[T], i32[]
+    """The row with the tokens behind it, and its new length; what no longer fits is dropped."""
+    before, length = row
+    chex.assert_rank([before, tokens], 1)
+    place = jnp.arange(len(tokens))
+    slots = jnp.where(place < count, length + place, len(before))
+    return before.at[slots].set(tokens, mode="drop"), length + count

@@ -22,10 +22,27 @@ def sampled_logprobs(
     logits = logits.astype(jnp.float32)
     greedy = jnp.asarray(temperature) <= 0
     scaled = logits / jnp.where(greedy, 1.0, temperature)
+    # Sorting costs more than all the rest, so it is done only where something may be cut off.
+    everything = (jnp.asarray(top_k) <= 0) & (jnp.asarray(top_p) >= 1)
+    kept = jax.lax.cond(
+        everything,
+        lambda: jnp.ones(V, bool),
+        lambda: _kept(scaled, jnp.where(greedy, 1, top_k), top_p),
+    )
+    # Greedy ties go to the first, so that greedy decoding is a function of the logits.
+    kept = jnp.where(greedy, jnp.arange(V) == jnp.argmax(logits), kept)
+    return jax.nn.log_softmax(jnp.where(kept, scaled, -jnp.inf))
+
+
+def _kept(
+    scaled: jax.Array,  # f32[V]
+    top_k: jax.Array,  # i32[]
+    top_p: jax.Array | float,  # f32[]
+) -> jax.Array:  # bool[V]
+    (V,) = scaled.shape
     ordered = -jnp.sort(-scaled)
     k = jnp.asarray(top_k, jnp.int32)
     k = jnp.where(k <= 0, V, jnp.minimum(k, V))
-    k = jnp.where(greedy, 1, k)
     smallest = ordered[k - 1]
     mass = jax.nn.softmax(jnp.where(jnp.arange(V) < k, ordered, -jnp.inf))
     before = jnp.cumsum(mass) - mass
@@ -33,7 +50,4 @@ def sampled_logprobs(
     # must not cut a tail off when all is to be kept.
     inside = (before < top_p) | (jnp.asarray(top_p) >= 1)
     nucleus = jnp.min(jnp.where(inside & (jnp.arange(V) < k), ordered, jnp.inf))
-    kept = (scaled >= smallest) & (scaled >= nucleus)
-    # Greedy ties go to the first, so that greedy decoding is a function of the logits.
-    kept = jnp.where(greedy, jnp.arange(V) == jnp.argmax(logits), kept)
-    return jax.nn.log_softmax(jnp.where(kept, scaled, -jnp.inf))
+    return (scaled >= smallest) & (scaled >= nucleus)

@@ -50,8 +50,8 @@ class _Transcript:
 def play(
     task: Task,
     append: Append,
-    cache: Any,  # empty
-    keys: jax.Array,  # key[B] one an episode
+    cache: Any,  # empty, of P rows
+    keys: jax.Array,  # key[P] one a prompt
     sampling: Sampling,
     stops: Stops,
     spelling: tuple[jax.Array, jax.Array],  # u8[V, M], i32[V]: the bytes of every token
@@ -59,18 +59,34 @@ def play(
     turns: int,  # K, at most; a task may end sooner
     answer_size: int,  # tokens a turn
     answer_bytes: int,  # of the text that is judged
-    say: Callable[[Any], Observation] | None = None,  # later words, if shorter than observe's
+    opening: Callable[[Any], Observation] | None = None,  # first words, if not observe's
+    say: Callable[[Any], Observation] | None = None,  # later words, if not observe's
+    samples: int = 1,  # G, episodes a prompt
+    repeat: Callable[[Any, int], Any] | None = None,  # (cache, G): every row G times in a row
 ) -> Rollout:
-    """Plays B episodes of up to `turns` turns, skipping the work of turns that nobody plays."""
-    (B,) = keys.shape
-    if turns < 1:
-        raise ValueError(f"turns={turns} must be at least 1")
-    reset_keys, answer_keys = (
-        jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, part) for part in range(2)
+    """Plays B = P G episodes of up to `turns` turns, skipping the work of turns that nobody plays.
+
+    Episodes of one prompt follow each other; it is read once, then answered G times, by keys of
+    their own.
+    """
+    if turns < 1 or samples < 1:
+        raise ValueError(f"turns={turns} and samples={samples} must be at least 1")
+    if samples > 1 and repeat is None:
+        raise ValueError(f"samples={samples} needs `repeat`, which multiplies the rows of a cache")
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    state = jax.vmap(task.reset)(fold(keys, 0))
+    later = jax.vmap(say or task.observe)
+    first = jax.vmap(opening or task.observe)(state)
+    logits, cache = append(cache, first.tokens, first.length)
+    if samples > 1:
+        cache = repeat(cache, samples)  # type: ignore[misc]  # checked above
+        state, first, logits = jax.tree.map(
+            lambda x: jnp.repeat(x, samples, axis=0), (state, first, logits)
+        )
+    B = len(logits)
+    answer_keys = jax.vmap(jax.random.fold_in)(
+        jnp.repeat(fold(keys, 1), samples), jnp.tile(jnp.arange(samples), len(keys))
     )
-    state = jax.vmap(task.reset)(reset_keys)
-    opening, later = jax.vmap(task.observe), jax.vmap(say or task.observe)
-    first = opening(state)
     later_size = jax.eval_shape(later, state).tokens.shape[1]
     size = first.tokens.shape[1] + (turns - 1) * later_size + turns * answer_size
     transcript = _Transcript(
@@ -81,11 +97,8 @@ def play(
         turn=jnp.full((B, size), -1, jnp.int32),
     )
 
-    def one_turn(said: Observation, turn, state, transcript, cache):
-        going = ~(state.terminated | state.truncated)
-        said_length = jnp.where(going, said.length, 0)
-        logits, cache = append(cache, said.tokens, said_length)
-        transcript = _write(transcript, said_length, tokens=said.tokens)
+    def answer(said: Observation, turn, logits, going, state, transcript, cache):
+        transcript = _write(transcript, jnp.where(going, said.length, 0), tokens=said.tokens)
         turn_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(answer_keys, turn)
         decoded = decode(append, cache, logits, turn_keys, going, sampling, stops, size=answer_size)
         start = transcript.length
@@ -104,13 +117,17 @@ def play(
         cut = going & ~decoded.stopped
         return (state, transcript, decoded.cache), (going, start, verdict, cut)
 
-    carry, opened = one_turn(first, jnp.int32(0), state, transcript, cache)
+    going = ~(state.terminated | state.truncated)
+    carry, opened = answer(first, jnp.int32(0), logits, going, state, transcript, cache)
 
     def next_turn(carry, turn):
         state, transcript, cache = carry
 
         def play_on():
-            return one_turn(later(state), turn, state, transcript, cache)
+            going = ~(state.terminated | state.truncated)
+            said = later(state)
+            logits, read = append(cache, said.tokens, jnp.where(going, said.length, 0))
+            return answer(said, turn, logits, going, state, transcript, read)
 
         def skip():
             return carry, jax.tree.map(jnp.zeros_like, opened)

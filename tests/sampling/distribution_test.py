@@ -54,3 +54,36 @@ def test_impossible_tokens_stay_impossible():
         found = sampled_logprobs(logits, temperature=0.7, top_k=0, top_p=top_p)
         assert found[1] == -jnp.inf
         assert jnp.isfinite(found[2])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0])
+def test_keeping_all_without_sorting_equals_sorting_and_keeping_all(temperature):
+    V = 40
+    logits = np.random.default_rng(0).normal(size=(64, V)).astype(np.float32) * 5
+    logits[:, 3] = logits[:, 7]  # a tie
+    logits[1, 5:] = -np.inf
+
+    @jax.jit
+    def sample(top_k, top_p):
+        one = jax.vmap(
+            lambda row: sampled_logprobs(row, temperature=temperature, top_k=top_k, top_p=top_p)
+        )
+        return one(logits)
+
+    short, long = sample(0, 1.0), sample(V, 1.0)
+    np.testing.assert_array_equal(short, long)
+    np.testing.assert_array_equal(short, sample(0, 1.5))  # more than all is all
+    assert (np.asarray(sample(0, 0.5)) != np.asarray(short)).any() == (temperature > 0)
+    assert (np.asarray(sample(2, 1.0)) != np.asarray(short)).any() == (temperature > 0)
+
+
+def test_rows_with_knobs_of_their_own_equal_rows_alone():
+    """Under vmap both ways are computed; each row must get its own."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(6, 11)).astype(np.float32)
+    knobs = np.array([0, 0, 3, 11, 0, 1]), np.array([1.0, 0.4, 1.0, 1.0, 0.9, 0.2])
+    together = jax.vmap(
+        lambda row, k, p: sampled_logprobs(row, temperature=0.7, top_k=k, top_p=p)
+    )(logits, *map(jnp.asarray, knobs))
+    for row, k, p, found in zip(logits, *knobs, together, strict=True):
+        np.testing.assert_allclose(found, twin(row, 0.7, k, p), atol=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from rlrazor.sampling.decode import Sampling, make_stops
+from rlrazor.sampling.decode import Sampling, decode, make_stops
 from rlrazor.sampling.episodes import play
 from rlrazor.tasks.protocol import Observation, Verdict
 
@@ -58,8 +58,21 @@ def append(cache, tokens, count):
     return TABLE[last], last
 
 
-@functools.partial(jax.jit, static_argnames=("turns", "later_size"))
-def played(keys, budget=3, temperature=1.0, turns=3, later_size=None):
+def repeat(cache, times):
+    return jnp.repeat(cache, times, axis=0)
+
+
+def whispered(state):
+    """Another opening than `observe` has: one token, so that the two cannot be confused."""
+    return Observation(jnp.stack([6 - state.secret, jnp.int32(0)]), jnp.int32(1))
+
+
+@functools.partial(
+    jax.jit, static_argnames=("turns", "later_size", "samples", "repeat", "opening")
+)
+def played(
+    keys, budget=3, temperature=1.0, turns=3, later_size=None, samples=1, repeat=None, opening=None
+):
     task = GuessTheDigit(jnp.asarray(budget))
 
     def say(state):
@@ -69,7 +82,7 @@ def played(keys, budget=3, temperature=1.0, turns=3, later_size=None):
     return play(
         task, append, jnp.zeros(len(keys), jnp.int32), keys, Sampling(temperature),
         make_stops([[END]]), SPELLING, turns=turns, answer_size=4, answer_bytes=6,
-        say=say if later_size else None,
+        opening=opening, say=say if later_size else None, samples=samples, repeat=repeat,
     )  # fmt: skip
 
 
@@ -153,5 +166,90 @@ def test_temperature_is_alive():
 
 
 def test_refuses_no_turns():
-    with pytest.raises(ValueError, match="turns=0 must be at least 1"):
+    with pytest.raises(ValueError, match="turns=0 and samples=1 must be at least 1"):
         played(KEYS, turns=0)
+
+
+# Several answers to one prompt.
+
+PROMPTS, G = 12, 5
+together = functools.partial(played, KEYS[:PROMPTS], samples=G, repeat=repeat)
+answer_of = jax.jit(functools.partial(decode, append), static_argnames="size")
+
+
+def alone(key, sample):
+    """The tokens of one sample's episode, each turn decoded in a batch of one."""
+    task = GuessTheDigit(jnp.int32(3))
+    state = task.reset(jax.random.fold_in(key, 0))
+    own = jax.random.fold_in(jax.random.fold_in(key, 1), sample)
+    transcript, cache = [], jnp.zeros(1, jnp.int32)
+    for turn in range(3):
+        said = task.observe(state)
+        transcript += said.tokens[: said.length].tolist()
+        logits, cache = append(cache, said.tokens[None], said.length[None])
+        drawn = answer_of(
+            cache, logits, jax.random.fold_in(own, turn)[None], jnp.ones(1, bool), Sampling(),
+            make_stops([[END]]), size=4,
+        )  # fmt: skip
+        tokens, cache = drawn.tokens[0, : drawn.length[0]].tolist(), drawn.cache
+        transcript += tokens
+        text = bytes(48 + token for token in tokens if token != END).ljust(6, b"\0")
+        state, _ = task.step(state, jnp.frombuffer(text, jnp.uint8))
+        if state.terminated | state.truncated:
+            break
+    return transcript
+
+
+def test_every_sample_is_the_episode_played_alone():
+    rollout = together()
+    assert rollout.tokens.shape[0] == PROMPTS * G
+    transcripts = [
+        row[:length].tolist() for row, length in zip(rollout.tokens, rollout.length, strict=True)
+    ]
+    assert transcripts == [alone(key, g) for key in KEYS[:PROMPTS] for g in range(G)]
+    assert len({len(transcript) for transcript in transcripts}) > 5
+
+
+def test_samples_of_a_prompt_share_the_hand_and_not_the_answers():
+    rollout = together()
+    secrets = np.asarray(rollout.state.secret).reshape(PROMPTS, G)
+    assert (secrets == secrets[:, :1]).all()
+    assert len(np.unique(secrets[:, 0])) == 4
+    lengths = np.asarray(rollout.length)
+    for prompt in range(PROMPTS):
+        rows = range(prompt * G, (prompt + 1) * G)
+        assert len({tuple(rollout.tokens[row, : lengths[row]].tolist()) for row in rows}) >= 3
+
+
+def test_the_first_samples_of_more_are_those_of_fewer():
+    fewer = jax.tree.leaves(played(KEYS[:PROMPTS], samples=2, repeat=repeat))
+    for many, few in zip(jax.tree.leaves(together()), fewer, strict=True):
+        np.testing.assert_array_equal(
+            np.reshape(many, (PROMPTS, G, -1))[:, :2], np.reshape(few, (PROMPTS, 2, -1))
+        )
+
+
+def test_one_sample_needs_no_repeat_and_is_the_same_with_it():
+    without, with_it = played(KEYS), played(KEYS, repeat=repeat)
+    for a, b in zip(jax.tree.leaves(without), jax.tree.leaves(with_it), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_opening_is_said_first_and_only_first():
+    rollout = played(KEYS, opening=whispered)
+    task = GuessTheDigit(jnp.int32(3))
+    secrets = jax.vmap(lambda key: task.reset(jax.random.fold_in(key, 0)).secret)(KEYS)
+    np.testing.assert_array_equal(rollout.tokens[:, 0], 6 - secrets)
+    assert (rollout.answer_start[:, 0] == 1).all()
+    later = np.flatnonzero(rollout.played[:, 1])
+    assert later.size
+    for row in later:
+        assert rollout.tokens[row, rollout.answer_start[row, 1] - 1] == 6  # observe's, as before
+    assert rollout.tokens.shape[1] == played(KEYS).tokens.shape[1] - 1
+
+
+def test_refuses_samples_that_nothing_can_make():
+    with pytest.raises(ValueError, match="samples=2 needs `repeat`, which multiplies the rows"):
+        played(KEYS, samples=2)
+    with pytest.raises(ValueError, match="turns=3 and samples=0 must be at least 1"):
+        played(KEYS, samples=0)

@@ -16,6 +16,7 @@ from rlrazor.tasks.general_points.prompt_table import PromptTable, factor, stack
 from rlrazor.tasks.general_points.rule import FACES, RANKS, Rule
 
 FROZEN_TEXT = ("text_frozen",)
+TERSE_TEXT = ("text_terse",)  # asks for the formula without the reading steps
 DIVERSE_TEXT = tuple(f"text_diverse_{i}" for i in range(1, 7))
 FROZEN_IMAGE = ("image_frozen",)
 DIVERSE_IMAGE = tuple(f"image_diverse_{i}" for i in range(1, 7))

@@ -100,6 +100,7 @@ class GeneralPoints:
     look: Look | None  # None: the prompt names the cards
     piece_tokens: jax.Array  # i32[V, M]
     piece_lengths: jax.Array  # i32[V]
+    terse: jax.Array  # bool[] experts give the formula without the reading steps
     words_size: int = struct.field(pytree_node=False)
     demonstration_size: int = struct.field(pytree_node=False)
 
@@ -226,7 +227,8 @@ class GeneralPoints:
         """The same as pieces, which `pieces.byte_table` spells as text."""
         numbers = self.values[state.hand.ranks - 1]
         formula = sample_solution(key, numbers, self.target, height_weights)
-        return pieces.expert_answer(state.hand.ranks, numbers, formula, self.target)
+        answer = pieces.expert_answer(state.hand.ranks, numbers, formula, self.target)
+        return jnp.where(self.terse, pieces.without_reading(answer, len(numbers)), answer)
 
 
 def make_general_points(
@@ -240,11 +242,13 @@ def make_general_points(
     look: Look | None = None,
     sentences: Mapping[str, str] = SENTENCES,
     leak: bool = False,
+    terse: bool = False,
 ) -> GeneralPoints:
     """Makes every table of the task. All that a user can get wrong raises ValueError here.
 
     `stated` is the rule that the prompt states where it is not the judge's: the "Fake" diagnosis of
-    arXiv 2510.00237, in which a policy that ignores its instruction still succeeds.
+    arXiv 2510.00237, in which a policy that ignores its instruction still succeeds. `terse` experts
+    leave both lists of their answer empty: a formula without the reading steps.
     """
     if not isinstance(budget, int) or isinstance(budget, bool) or not 1 <= budget <= LONGEST_BUDGET:
         raise ValueError(f"budget={budget!r} must be an integer from 1 to {LONGEST_BUDGET} turns")
@@ -280,5 +284,6 @@ def make_general_points(
         piece_tokens=tokens,
         piece_lengths=lengths,
         words_size=max(words_size, longest_words(leaks, rule.cards)) if leaks else words_size,
+        terse=jnp.bool_(terse),
         demonstration_size=pieces.longest_answer(lengths, rule),
     )

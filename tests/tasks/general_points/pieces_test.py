@@ -51,6 +51,18 @@ def test_expert_answer_is_the_json_text():
     }
 
 
+@pytest.mark.parametrize("cards", [3, 4, 5])
+def test_without_reading_leaves_the_formula_and_two_empty_lists(cards):
+    ranks = (1, 8, 3, 13, 10)[:cards]
+    symbols = answer(ranks, ranks)
+    terse = np.asarray(jax.jit(pieces.without_reading, static_argnums=1)(symbols, cards))
+    assert terse.shape == symbols.shape
+    assert text_of(terse) == '{"cards": [], "number": [], "formula": "8/(3-8/3)=24"}'
+    blank = np.flatnonzero(terse != symbols)
+    np.testing.assert_array_equal(terse[blank], pieces.PADDING)
+    assert len(blank) == 2 * (2 * cards - 1)  # every card, every number, every comma
+
+
 def test_expert_answer_vmapped_equals_solo_and_traces_once():
     rng = np.random.default_rng(0)
     ranks, numbers = rng.integers(1, 14, (2, 5, 4), np.int32)

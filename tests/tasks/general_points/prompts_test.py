@@ -132,7 +132,7 @@ def test_the_stated_rule_is_alive():
         )
 
 
-@pytest.mark.parametrize("name", TEXTS + IMAGES)
+@pytest.mark.parametrize("name", TEXTS + IMAGES + prompts.TERSE_TEXT)
 def test_our_templates_ask_for_the_three_fields(name):
     text = prompts.load_template(name, visual=name in IMAGES)
     assert all(f'"{field}"' in text for field in ("cards", "number", "formula"))
@@ -141,7 +141,17 @@ def test_our_templates_ask_for_the_three_fields(name):
 
 
 def test_wordings_differ():
-    assert len(set(load(TEXTS) + load(IMAGES, visual=True))) == 14
+    assert len(set(load(TEXTS + prompts.TERSE_TEXT) + load(IMAGES, visual=True))) == 15
+
+
+def test_the_terse_wording_asks_for_empty_lists():
+    (template,) = load(prompts.TERSE_TEXT)
+    text = prompts.fill(template, FACES_IN_ORDER, (1, 8, 3, 13))
+    assert text.startswith('Cards: ["A", "8", "3", "K"].')
+    assert '{"cards": [], "number": [], "formula": "...=24"}' in text
+    assert "J counts 11, Q counts 12 and K counts 13" in text
+    for other in load(TEXTS):
+        assert '"cards": []' not in other
 
 
 def test_a_closed_turn_is_short_and_its_answer_is_made_of_pieces():

@@ -134,6 +134,26 @@ def test_a_demonstration_is_correct_and_written_as_documented(rule, options):
     assert set_flags(verdict) == set()
 
 
+def test_a_terse_demonstration_is_correct_and_reads_nothing():
+    task = make(terse=True)
+    states = tiny_points.resets(task, KEYS)
+    answers, lengths = tiny_points.demonstrate(task, KEYS, states)
+    whole, _ = tiny_points.demonstrate(make(), KEYS, states)
+    texts = [decoded(*row) for row in zip(answers, lengths, strict=True)]
+    _, verdicts = tiny_points.steps(task, states, as_bytes(*texts))
+    assert verdicts.correct.all()
+    assert (verdicts.reward == PAPER.correct).all()
+    for text, ranks, row in zip(texts, states.hand.ranks.tolist(), whole, strict=True):
+        assert text.startswith('{"cards": [], "number": [], "formula": "')
+        assert text.endswith('=24"}')
+        found = points_judge.judge(text.encode(), ranks, AS_TEN)
+        assert found["correct"]
+        assert found["cards_misread"]
+        # The same formula as an expert's who reads aloud, for the same key.
+        formula = json.loads(text)["formula"]
+        assert json.loads(decoded(row, np.count_nonzero(row)))["formula"] == formula
+
+
 def test_the_prompt_may_state_another_rule_than_the_judges():
     hand = (3, 2, 13)  # 3*(10-2), and 13-2 makes 33
     fake, honest = make(AS_TEN, stated=IN_ORDER, wordings=1), make(AS_TEN)

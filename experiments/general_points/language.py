@@ -1,13 +1,17 @@
 """Where the language model meets the sampler and the losses."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from rlrazor.models.cache import init_cache, repeat_rows
 from rlrazor.models.transformer import Transformer
 from rlrazor.ops.logprobs import token_logprobs
-from rlrazor.sampling.decode import Append
+from rlrazor.sampling.decode import Append, Sampling, Stops
+from rlrazor.sampling.episodes import Rollout, play
+from rlrazor.tasks.general_points.task import GeneralPoints
 from rlrazor.types import Params
 
 
@@ -36,3 +40,48 @@ def answer_logprobs(
 
 def _logits(model: Transformer, params: Params, hidden: jax.Array) -> jax.Array:
     return model.apply(params, hidden, method="logits")  # type: ignore
+
+
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """All that playing needs but the weights and the task."""
+
+    model: Transformer
+    spelling: tuple[jax.Array, jax.Array]  # bytes of every token
+    stops: Stops
+    answer_size: int  # tokens a turn
+    answer_bytes: int
+
+    def play(
+        self,
+        params: Params,
+        task: Any,
+        keys: jax.Array,  # key[P]
+        sampling: Sampling,
+        *,
+        turns: int,
+        samples: int = 1,
+    ) -> Rollout:
+        """Episodes of any task; GeneralPoints says its short words after the first answer."""
+        points = isinstance(task, GeneralPoints)
+        opening, later = (task.prompt, task.words) if points else (task.observe, task.observe)
+        said = [jax.eval_shape(lambda k, f=f: f(task.reset(k)), keys[0]) for f in (opening, later)]
+        sizes = [observation.tokens.shape[0] for observation in said]
+        slots = sizes[0] + (turns - 1) * sizes[1] + turns * self.answer_size
+        dtype = self.model.config.compute_dtype
+        return play(
+            task,
+            appender(self.model, params),
+            init_cache(self.model.config, len(keys), slots, dtype),
+            keys,
+            sampling,
+            self.stops,
+            self.spelling,
+            turns=turns,
+            answer_size=self.answer_size,
+            answer_bytes=self.answer_bytes,
+            opening=opening,
+            say=later,
+            samples=samples,
+            repeat=repeat_rows,
+        )

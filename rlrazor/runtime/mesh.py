@@ -92,9 +92,17 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
-def compile_once(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Jits a function that is not part of a sweep (set-up, tests)."""
-    return jax.jit(fn)
+def spread(tree: Any, mesh: Mesh) -> Any:
+    """Inside a compiled function: from here on, rows [B, ...] lie spread over the mesh.
+
+    What is computed from them is computed where they lie; sums over them are exchanged.
+    """
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, P(AXES)))
+
+
+def compile_once(fn: Callable[..., Any], *, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+    """Jits a function of one run; the arguments at the places `donate` may be overwritten."""
+    return jax.jit(fn, donate_argnums=donate)
 
 
 def pad_runs(count: int, mesh: Mesh) -> np.ndarray:  # i64[R]

@@ -1,0 +1,131 @@
+"""The small base model: pre-training, scoring, the folder it is shipped in."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from experiments.general_points.language import answer_logprobs
+from experiments.general_points.mixture import Counts, draw_rows, make_mixture, many_rules
+from rlrazor.losses.nll import nll
+from rlrazor.models.transformer import Transformer
+from rlrazor.models.transformer_config import TransformerConfig
+from rlrazor.runtime.checkpoint import Checkpoints
+from rlrazor.runtime.mesh import compile_once, make_mesh, replicate, spread
+from rlrazor.runtime.tokenizer import load_tokenizer
+from rlrazor.runtime.weights import load_weights, save_weights
+from rlrazor.training.optimizer import adamw, warmup_schedule
+from rlrazor.training.state import TrainState, init_state
+from rlrazor.training.step import make_train_step
+from rlrazor.types import Params, Vocabulary
+
+WEIGHTS, TOKENIZER, RECORD = "model.safetensors", "tokenizer.json", "base.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """A base model as read from its folder."""
+
+    model: Transformer
+    params: Params
+    tokenizer: Tokenizer
+    record: dict[str, Any]  # config, command, scores
+
+
+def make_chunk(
+    model: Transformer, config: Any, mesh: Any
+) -> tuple[Callable[..., Any], Callable[..., TrainState]]:
+    """`(state, mixture) -> (state, loss)` over a chunk of steps, and `key -> state` to begin."""
+    schedule = warmup_schedule(
+        config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        total_steps=config.steps,
+        cosine=True,
+    )
+    tx = adamw(
+        schedule,
+        weight_decay=config.weight_decay,
+        clip_by_global_norm=config.clip_by_global_norm,
+    )
+    counts = Counts(**config.rows)
+
+    def loss(params, batch, key):
+        # Prior answers are a few tokens and would drown among the points' in one mean.
+        logprobs = [answer_logprobs(model, params, tokens) for tokens, _ in batch]
+        *points, prior = [
+            (logprob.reshape(1, -1), chosen.reshape(1, -1))
+            for logprob, (_, chosen) in zip(logprobs, batch, strict=True)
+        ]
+        together = [jnp.concatenate(parts, axis=1) for parts in zip(*points, strict=True)]
+        of_points, of_prior = nll(*together)[0], nll(*prior)[0]
+        return (of_points + of_prior) / 2, {"points_loss": of_points, "prior_loss": of_prior}
+
+    step = make_train_step(loss, tx)
+
+    def chunk(state: TrainState, mixture: Any):
+        def one(state, _):
+            key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
+            rows = draw_rows(mixture, key, counts, lambda keys: spread(keys, mesh))
+            return step(state, rows)
+
+        state, metrics = jax.lax.scan(one, state, length=config.chunk)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    def initial(key: jax.Array) -> TrainState:
+        params = model.init(key, jnp.zeros((1, 2), jnp.int32))
+        return init_state(params, tx, key)
+
+    return chunk, initial
+
+
+def pretrain(model: Transformer, vocabulary: Vocabulary, config: Any, workdir: Path) -> Params:
+    """Trains or resumes; the same weights to the bit after any interruption."""
+    mesh = make_mesh(**config.mesh)
+    mixture = make_mixture(vocabulary, many_rules(config.rules, config.seed), config.prior_weights)
+    mixture = replicate(mixture, mesh)
+    chunk, initial = make_chunk(model, config, mesh)
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    fresh = replicate(compile_once(initial)(jax.random.key(config.seed)), mesh)
+    state, _ = checkpoints.restore_newest(lambda note: fresh) or (fresh, {})
+    train = compile_once(chunk, donate=(0,))
+    saved_at = time.monotonic()
+    with tqdm(total=config.steps, initial=int(state.step), unit=" steps") as bar:
+        while (done := int(state.step)) < config.steps:
+            state, metrics = train(state, mixture)
+            shown = {name: f"{float(value):.3f}" for name, value in metrics.items()}
+            bar.set_postfix(shown)
+            bar.update(int(state.step) - done)
+            if time.monotonic() - saved_at > config.checkpoint_every_seconds:
+                checkpoints.save(int(state.step), state, {})
+                saved_at = time.monotonic()
+    checkpoints.close()
+    return jax.device_get(state.params)
+
+
+def save_base(folder: Path, base: Base) -> None:
+    """Weights, tokenizer and record; a reader needs nothing else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / WEIGHTS, base.params)
+    base.tokenizer.save(str(folder / TOKENIZER))
+    model = dataclasses.asdict(base.model.config)
+    (folder / RECORD).write_text(json.dumps({"model": model, **base.record}, indent=2) + "\n")
+
+
+def load_base(folder: Path) -> Base:
+    """Reads what `save_base` wrote; ValueError names the file that is missing or broken."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        config = TransformerConfig(**record.pop("model"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / RECORD} is not the record of a base ({error})") from error
+    model = Transformer(config)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
+    params = load_weights(folder / WEIGHTS, shapes)
+    return Base(model, params, load_tokenizer(folder / TOKENIZER), record)

@@ -1,0 +1,101 @@
+"""Which runs a config asks for, in an order in which nothing is needed before it exists."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from experiments.rule_shift.arms import ARMS, Arm
+from experiments.rule_shift.flops import flops_per_iteration
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    arm: str
+    seed: int
+    learning_rate: float
+    iterations: int  # of the whole run
+    checkpoints: tuple[int, ...]  # iterations after which it is measured, 0 and the last included
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-lr{self.learning_rate:.3g}-s{self.seed}"
+
+
+COUNTS = (
+    "rows", "samples", "minibatches", "fixed_hands", "diverse_rules", "answer_tokens",
+    "measure.hands", "measure.questions", "measure.kl_prompts", "measure.turn_hands",
+    "measure.pass_hands", "measure.pass_samples",
+)  # fmt: skip
+
+
+def check_config(config: Any) -> None:
+    """Refuses what would otherwise fail after hours of work, unclearly, or not at all."""
+    for field in COUNTS:
+        section, _, name = field.rpartition(".")
+        value = (config[section] if section else config)[name]
+        if value < 1:
+            raise ValueError(f"config.{field}={value} must be at least 1")
+    if config.rows % config.minibatches or config.rows % config.samples:
+        raise ValueError(
+            f"config.rows={config.rows} must be a multiple of config.minibatches="
+            f"{config.minibatches} and of config.samples={config.samples}"
+        )
+    for arm in config.arms:
+        if arm not in ARMS:
+            raise ValueError(f"config.arms holds {arm!r}; allowed: {', '.join(sorted(ARMS))}")
+        for needed in ARMS[arm].needs:
+            if needed not in config.arms:
+                raise ValueError(f"arm {arm!r} needs {needed!r} too; add it to config.arms")
+        if ARMS[arm].method not in config.learning_rates:
+            raise ValueError(f"config.learning_rates lacks {ARMS[arm].method!r}; add one or more")
+        if ARMS[arm].how.objective == "sdft" and ARMS[arm].setting.turns > 1:
+            raise ValueError(
+                f"arm {arm!r}: SDFT shows a demonstration of one answer, not of several"
+            )
+    if len(set(config.arms)) < len(config.arms) or not config.arms or not config.seeds:
+        raise ValueError(f"config.arms and config.seeds need entries, none twice: {config.arms}")
+    if not 0 < min(config.checkpoints) <= max(config.checkpoints) == 1:
+        raise ValueError(
+            f"config.checkpoints={config.checkpoints} must be shares of the budget that end with 1"
+        )
+
+
+def in_order(arms: tuple[str, ...]) -> list[str]:
+    """The arms as given, each behind those that it needs."""
+    done: list[str] = []
+
+    def visit(arm: str) -> None:
+        for needed in ARMS[arm].needs:
+            visit(needed)
+        if arm not in done:
+            done.append(arm)
+
+    for arm in arms:
+        visit(arm)
+    return done
+
+
+def plan_runs(config: Any, *, weights: int, tokens: dict[str, int]) -> list[PlannedRun]:
+    """Every run, at the same FLOPs by the paper's formula: cheaper iterations are more of them.
+
+    `tokens[arm]` counts those of a row. The budget is that of `config.iterations` of GRPO.
+    """
+    check_config(config)
+    reference = flops_per_iteration(Arm("grpo"), config, weights=weights, tokens=tokens["grpo"])
+    runs = []
+    for seed in config.seeds:
+        for name in in_order(tuple(config.arms)):
+            arm = ARMS[name]
+            cost = flops_per_iteration(arm, config, weights=weights, tokens=tokens[name])
+            iterations = max(1, round(config.iterations * reference / cost))
+            shares = np.asarray(config.checkpoints, float)
+            places = sorted({0, *np.maximum(1, np.round(shares * iterations)).astype(int).tolist()})
+            runs += [
+                PlannedRun(name, seed, float(rate), iterations, tuple(places))
+                for rate in config.learning_rates[arm.method]
+            ]
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        raise ValueError("the config plans a run twice; remove the repeated seed or rate")
+    return runs

@@ -15,7 +15,7 @@ from experiments.parity.trajectory import plan_trajectories
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "configs").glob("*.py"))
-PARITY = ("razor_parity", "quickstart")
+PARITY = ("razor_parity", "razor_digits")
 
 
 def load(path):

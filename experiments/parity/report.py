@@ -5,6 +5,17 @@ from pathlib import Path
 from typing import Any
 
 
+def run(config: Any, workdir: str | Path) -> Path:
+    """Runs or resumes the study; returns its folder, which holds results.jsonl and the rest."""
+    from experiments.parity.data import load_parity_data
+    from experiments.parity.study import OPERATIONAL, run_study
+    from rlrazor.runtime.workdir import open_workdir
+
+    with open_workdir(workdir, config.to_dict(), ignore=OPERATIONAL) as folder:
+        run_study(config, folder, load_parity_data(config.dataset, config.data_dir or None))
+    return folder
+
+
 def run_and_report(config: Any, workdir: str) -> None:
     """Runs or resumes the study, writes report.html and prints the answer."""
     started = time.monotonic()
@@ -12,13 +23,9 @@ def run_and_report(config: Any, workdir: str) -> None:
 
     prepare_host()  # before anything computes
 
-    from experiments.parity.data import load_parity_data
-    from experiments.parity.study import OPERATIONAL, run_study
     from experiments.report import build
-    from rlrazor.runtime.workdir import open_workdir
 
-    with open_workdir(workdir, config.to_dict(), ignore=OPERATIONAL) as folder:
-        run_study(config, folder, load_parity_data(config.dataset, config.data_dir or None))
-        answer, page = build([folder / "results.jsonl"], folder, title=config.title)
+    folder = run(config, workdir)
+    answer, page = build([folder / "results.jsonl"], folder, title=config.title)
     print(answer)
     print(f"\n{Path(page).resolve()}   ({time.monotonic() - started:.0f} s)")

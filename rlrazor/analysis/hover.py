@@ -64,6 +64,10 @@ RC: dict[Any, Any] = {
 # XML 1.0 has no way to write these, and a name in somebody's results may hold them.
 _UNWRITABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+# Of an SVG that ElementTree wrote: quotes and brackets inside a value are escaped.
+_TAG = re.compile("<[^>]+>")
+_IDS = re.compile(r' id="| href="#| clip-path="url\(#')
+
 
 class TippedFigure(Figure):
     """A Figure that knows the text of its marks; notebooks show it as SVG with native tooltips."""
@@ -126,6 +130,11 @@ def _inline(root: ET.Element, figure: Figure, name: str, alt: str) -> str:
     for colour, variable in THEME.items():
         text = re.sub(rf"(:\s*){colour}\b", rf"\1var({variable})", text)
     return text
+
+
+def prefix_ids(svg: str, prefix: str) -> str:
+    """Returns an inline SVG whose ids and references to them start with `prefix` as well."""
+    return _TAG.sub(lambda tag: _IDS.sub(rf"\g<0>{prefix}", tag[0]), svg)
 
 
 def png(figure: Figure, *, dpi: int = 160) -> bytes:

@@ -2,12 +2,16 @@
 
 `make_page` returns the page, `make_report` all files as bytes, `write_report` puts them in a
 folder: report.html needs none of the others and no network; figures/ holds each figure as SVG and
-PNG. All text from results is escaped, so an arm called "<script>" is an arm with an odd name.
+PNG. Each takes the results of one study, or several studies by name, whose verdicts then stand in
+one list and whose chapters follow study by study. All text from results is escaped, so an arm
+called "<script>" is an arm with an odd name.
 """
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ import jinja2
 
 from rlrazor.analysis import sections, tables
 from rlrazor.analysis.figures import bars
-from rlrazor.analysis.hover import png
+from rlrazor.analysis.hover import png, prefix_ids
 from rlrazor.analysis.predictors import PREDICTORS, measured
 from rlrazor.analysis.results import Results, main_base, main_variant
 from rlrazor.analysis.sections import Absent, Picture, Section
@@ -31,7 +35,17 @@ OPTIONAL = ("predictors", "flips", "trajectory")  # a study of another rule need
 NO_TRAJECTORY = "No trajectory.jsonl beside the results: no run was measured step by step."
 
 
-def make_report(results: Results, **options: Any) -> dict[str, bytes]:
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What one study left behind, and what stands beside it."""
+
+    results: Results
+    trajectory: Trajectory | None = None
+    run: Mapping[str, Any] | None = None  # run.json: config, commit, versions, command
+    found: Sequence[Verdict] | None = None  # verdicts(results), if already computed
+
+
+def make_report(results: Results | Mapping[str, Study], **options: Any) -> dict[str, bytes]:
     """Files by relative path: report.html, figures/<name>.svg, figures/<name>.png."""
     html, pictures = make_page(results, **options)
     files = {"report.html": html.encode()}
@@ -42,47 +56,44 @@ def make_report(results: Results, **options: Any) -> dict[str, bytes]:
 
 
 def make_page(
-    results: Results,
+    results: Results | Mapping[str, Study],
     *,
-    found: Sequence[Verdict] | None = None,  # verdicts(results), if already computed
+    found: Sequence[Verdict] | None = None,  # these three: as in Study, and for one study only
     trajectory: Trajectory | None = None,
-    run: Mapping[str, Any] | None = None,  # run.json: config, commit, versions, command
+    run: Mapping[str, Any] | None = None,
     resamples: int = RESAMPLES,
     title: str = TITLE,  # where another rule was tested, SHIFT_TITLE stands for it
 ) -> tuple[str, list[Picture]]:
-    """The page, which holds its figures, and the figures."""
-    main = main_base(results)
-    plain = main_variant(main)
-    answer: Sequence[Verdict] | Absent = (
-        sections.attempt(lambda: verdicts(results, resamples=resamples)) if found is None else found
-    )
-    shifted = "ood/accuracy" in results
-    chapters = [
-        sections.law_section(plain, resamples),
-        sections.predictor_section(plain, resamples, measured(plain) if shifted else PREDICTORS),
-        sections.frontier_section(plain),
-        sections.flip_section(main_variant(results)),
-        sections.trajectory_section(trajectory, NO_TRAJECTORY),
+    """The page, which holds its figures, and the figures.
+
+    One study alone has no heading of its own, named or not. Of several, each figure's name begins
+    with its study's.
+    """
+    if isinstance(results, Results):
+        studies: Mapping[str, Study] = {"": Study(results, trajectory, run, found)}
+    elif not results:
+        raise ValueError("no study to report on; give at least one")
+    elif not (found is None and trajectory is None and run is None):
+        raise ValueError("found, trajectory and run belong in each Study where studies have names")
+    else:
+        studies = results
+    shifted = any("ood/accuracy" in study.results for study in studies.values())
+    shown = [
+        _shown(name, prefix, study, resamples)
+        for (name, study), prefix in zip(studies.items(), _prefixes(list(studies)), strict=True)
     ]
-    if shifted:
-        chapters = [*shift_sections(main, resamples), *filter(_wanted, chapters)]
-    chapters.append(sections.data_section(results))
-    facts, records = _provenance(run or {})
     html = _template().render(
         title=SHIFT_TITLE if shifted and title == TITLE else title,
-        subtitle=_subtitle(results, main) + (untested_text(untested(main)) if shifted else ""),
-        verdicts=[] if isinstance(answer, Absent) else [_answer(v) for v in answer],
-        missing_answer=answer.reason if isinstance(answer, Absent) else "",
-        sections=chapters,
-        facts=facts,
-        records=records,
+        subtitle=_overview(studies) if len(shown) > 1 else shown[0].subtitle,
+        studies=shown,
     )
     # A file cannot hold a lone surrogate, and JSON can: "\\ud800" in somebody's run name.
     html = html.encode("utf-8", "replace").decode()
-    return html, [p for chapter in chapters for p in chapter.parts if isinstance(p, Picture)]
+    parts = [part for study in shown for chapter in study.sections for part in chapter.parts]
+    return html, [part for part in parts if isinstance(part, Picture)]
 
 
-def write_report(results: Results, out: str | Path, **options: Any) -> Path:
+def write_report(results: Results | Mapping[str, Study], out: str | Path, **options: Any) -> Path:
     """Writes make_report's files under `out`; returns the path of report.html.
 
     Each file is replaced whole, so a reader never sees half a page.
@@ -95,6 +106,95 @@ def write_report(results: Results, out: str | Path, **options: Any) -> Path:
         draft.write_bytes(content)
         os.replace(draft, path)
     return out / "report.html"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A study as the template reads it."""
+
+    name: str
+    prefix: str  # of its ids and figures
+    subtitle: str
+    verdicts: list[dict[str, str]]
+    missing_answer: str
+    sections: list[Section]
+    facts: list[tuple[str, str]]
+    records: list[tuple[str, str]]
+
+
+def _shown(name: str, prefix: str, study: Study, resamples: int) -> _Shown:
+    results = study.results
+    main = main_base(results)
+    shifted = "ood/accuracy" in results
+    answer: Sequence[Verdict] | Absent = (
+        sections.attempt(lambda: verdicts(results, resamples=resamples))
+        if study.found is None
+        else study.found
+    )
+    missing = isinstance(answer, Absent)
+    facts, records = _provenance(study.run or {})
+    return _Shown(
+        name,
+        prefix,
+        _subtitle(results, main) + (untested_text(untested(main)) if shifted else ""),
+        [] if missing else [_answer(verdict) for verdict in answer],
+        answer.reason if missing else "",
+        [_prefixed(chapter, prefix) for chapter in _chapters(study, main, resamples)],
+        facts,
+        records,
+    )
+
+
+def _chapters(study: Study, main: Results, resamples: int) -> list[Section]:
+    results = study.results
+    plain = main_variant(main)
+    shifted = "ood/accuracy" in results
+    chapters = [
+        sections.law_section(plain, resamples),
+        sections.predictor_section(plain, resamples, measured(plain) if shifted else PREDICTORS),
+        sections.frontier_section(plain),
+        sections.flip_section(main_variant(results)),
+        sections.trajectory_section(study.trajectory, NO_TRAJECTORY),
+    ]
+    if shifted:
+        chapters = [*shift_sections(main, resamples), *filter(_wanted, chapters)]
+    return [*chapters, sections.data_section(results)]
+
+
+def _prefixed(chapter: Section, prefix: str) -> Section:
+    """The chapter under ids and file names that no other study's chapter has."""
+    parts = tuple(
+        replace(
+            part,
+            name=prefix + part.name,
+            wide=prefix_ids(part.wide, prefix),
+            narrow=prefix_ids(part.narrow, prefix),
+        )
+        if isinstance(part, Picture) and prefix
+        else part
+        for part in chapter.parts
+    )
+    return replace(chapter, key=prefix + chapter.key, parts=parts)
+
+
+def _prefixes(names: Sequence[str]) -> list[str]:
+    """One a study: short, fit for ids and files, different even where upper case is lower case.
+
+    No hyphen but the last: chapters and figures have none, so no two of the page's ids are equal.
+    """
+    if len(names) == 1:
+        return [""]
+    taken: list[str] = []
+    for name in names:
+        word = re.sub(r"[^a-z0-9]+", "_", name.lower())[:40].strip("_") or "study"
+        others = (f"{word}_{n}" for n in range(2, len(names) + 1))
+        taken.append(next(free for free in (word, *others) if free not in taken))
+    return [f"{word}-" for word in taken]
+
+
+def _overview(studies: Mapping[str, Study]) -> str:
+    each = (f"{name}: {_size(study.results)}" for name, study in studies.items())
+    return f"{len(studies)} studies. {' '.join(each)}"
 
 
 def _template() -> jinja2.Template:
@@ -111,13 +211,17 @@ def _wanted(chapter: Section) -> bool:
 
 
 def _subtitle(results: Results, main: Results) -> str:
-    text = f"{len(results.arms)} methods, {sections.support(results)}"
+    text = _size(results)
     if main.n_runs < results.n_runs:
         text += (
             f" Answers use the base strength that most runs start from ({main.n_runs:,} runs); "
             "the map of flips uses all."
         )
     return text
+
+
+def _size(results: Results) -> str:
+    return f"{len(results.arms)} methods, {sections.support(results)}"
 
 
 def _answer(verdict: Verdict) -> dict[str, str]:

@@ -6,7 +6,7 @@ Accuracy differences are in percentage points.
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -289,16 +289,29 @@ def _data_counts(rows: Results) -> tuple[str, ...]:
     return tuple(f"{n:,}" for n in (*counts, rows.select(bad).n_runs, unfinished))
 
 
-def answer_text(verdicts: Sequence[Verdict], *, width: int = 100) -> str:
-    """The verdicts as a plain table for a terminal, at most `width` columns wide."""
+def answer_text(
+    verdicts: Sequence[Verdict] | Mapping[str, Sequence[Verdict]], *, width: int = 100
+) -> str:
+    """The verdicts as a plain table for a terminal, at most `width` columns wide.
+
+    Verdicts of several studies, given by the study's name, have a column that says whose.
+    """
+    studies = verdicts if isinstance(verdicts, Mapping) else {"": verdicts}
+    several = len(studies) > 1
     head = ("claim", "verdict", "measured [95 %]", "runs", "seeds")
     fixed = (14, 27, 6, 5)
-    sizes = (width - sum(fixed) - 2 * len(fixed), *fixed)
-    rows = [(v.claim, v.word, measured(v), f"{v.n_runs:,}", str(v.n_seeds)) for v in verdicts]
-    lines = [_columns([(text,) for text in head], sizes), "-" * width]
-    for row in rows:
-        cells = [tuple(textwrap.wrap(text, size)) for text, size in zip(row, sizes, strict=True)]
-        lines.append(_columns(cells, sizes))
+    first = (min(14, max(5, *map(len, studies))),) if several else ()
+    sizes = (*first, width - sum(fixed) - sum(first) - 2 * len((*first, *fixed)), *fixed)
+    rule = "-" * width
+    lines = [_columns([(text,) for text in ("study",) * several + head], sizes)]
+    for name, found in studies.items():
+        lines.append(rule)
+        for v in found:
+            row = (v.claim, v.word, measured(v), f"{v.n_runs:,}", str(v.n_seeds))
+            texts = zip((name,) * several + row, sizes, strict=True)
+            lines.append(
+                _columns([tuple(textwrap.wrap(text, size)) for text, size in texts], sizes)
+            )
     return "\n".join(lines)
 
 

@@ -11,6 +11,7 @@ from rlrazor.analysis.hover import (
     both_svgs,
     inline_svg,
     png,
+    prefix_ids,
     run_tips,
     standalone_svg,
 )
@@ -142,3 +143,12 @@ def test_run_tips_say_which_run_and_what_was_measured(tmp_path):
         results["run"][0],
     ):
         assert part in text
+
+
+def test_a_prefix_changes_ids_and_references_and_nothing_else():
+    odd = '<use id="a" href="#a"> clip-path="url(#a'
+    figure = drawing(tips=(odd, "b", "c"), title=f"{odd} id=")
+    named, other = (inline_svg(figure, name=name, alt=odd) for name in ("f", "two-f"))
+    assert prefix_ids(named, "two-") == other
+    assert tip_attributes(other)[0] == odd
+    assert "#two-f-" in other

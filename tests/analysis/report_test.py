@@ -1,17 +1,20 @@
 """The report as a reader's browser sees it."""
 
+import dataclasses
 import html
 import json
+import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 
 from rlrazor.analysis import report, sections
-from rlrazor.analysis.report import make_page, make_report, write_report
+from rlrazor.analysis.report import SHIFT_TITLE, Study, make_page, make_report, write_report
 from rlrazor.analysis.results import REQUIRED, load_results
 from rlrazor.analysis.trajectory import COSINE, KL_CHANGE, load_trajectory
-from tests.oracles import synthetic_results
+from rlrazor.analysis.verdicts import verdicts
+from tests.oracles import synthetic_results, synthetic_shift
 
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}$x$"
 ODD = "\x00\ud800_& \u4e2d"
@@ -231,3 +234,121 @@ def test_written_whole_and_over_an_older_report(tmp_path, monkeypatch):
     assert path.read_bytes() == b"new"
     assert (out / "figures" / "law.png").read_bytes() == b"png"
     assert not list(out.rglob("*.tmp"))
+
+
+# Several studies in one page.
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The second study is small: what differs between them is their names."""
+    folder = tmp_path_factory.mktemp("both")
+    first = build(folder, seeds=1, checkpoints=2)
+    trajectory = steps(folder / "t.jsonl")
+    return {
+        "digits": Study(first, trajectory, {"command": "python one.py", "config": {"beta": 0.25}}),
+        "Zweite Studie": Study(build(folder, arms=("sft1", "grpo"), seeds=1, checkpoints=2)),
+    }
+
+
+@pytest.fixture(scope="module")
+def shifted(tmp_path_factory):
+    path = tmp_path_factory.mktemp("shifted") / "results.jsonl"
+    return load_results(synthetic_shift.write(path, methods=("sft", "grpo"), checkpoints=2))
+
+
+def ids_of(page):
+    return [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+
+
+def test_nothing_of_two_studies_collides(both):
+    files = make_report(both, resamples=9)
+    page = Page(files["report.html"].decode())
+    test_references_in_the_page_resolve_and_ids_are_unique(page)
+    test_one_file_that_fetches_nothing(page)
+    names = [attrs["id"].removeprefix("figure-") for attrs in page.all("figure")]
+    assert names[: len(FIGURES) + 1] == [f"digits-{name}" for name in (*FIGURES, "trajectory")]
+    assert {name.split("-")[0] for name in names} == {"digits", "zweite_studie"}
+    linked = {a["href"] for a in page.all("a") if a["href"].startswith("figures/")}
+    assert linked == set(files) - {"report.html"}
+    assert len(linked) == 2 * len(names)
+
+
+@pytest.mark.usefixtures("sketched")
+def test_one_list_of_verdicts_then_study_by_study(both):
+    page = page_of(both)
+    ids = ids_of(page)
+    assert [i for i in ids if i in ("answer", "digits-study", "zweite_studie-study")] == [
+        "answer", "digits-study", "zweite_studie-study"
+    ]  # fmt: skip
+    answer, first, second = re.split(r'<section class="study"', page.raw)
+    entries = answer.split("<li>")[1:]
+    assert ["#digits-study" in entry for entry in entries] == [True] * 8 + [False] * 8
+    assert ["#zweite_studie-study" in entry for entry in entries] == [False] * 8 + [True] * 8
+    assert "2 studies. digits: 3 methods, 12 runs, 1 seed" in page.text
+    for text, name in ((first, "digits"), (second, "Zweite Studie")):
+        assert text.count("<h2>") == 1
+        assert f"<h2>{name}</h2>" in text
+        assert [*re.findall("<h3>(.*?)</h3>", text)][-1] == "Provenance"
+    assert "python one.py" in first
+    assert "python one.py" not in second
+    assert "No run.json" in second
+    assert "No run.json" not in first
+
+
+@pytest.mark.usefixtures("sketched")
+def test_each_study_has_the_chapters_that_it_has_alone(both, shifted):
+    studies = {"digits": both["digits"], "points": Study(shifted)}
+    page = page_of(studies)
+    assert page.raw.count(SHIFT_TITLE) == 2  # of the page and of its window
+    for name, study in studies.items():
+        alone = page_of(study.results, trajectory=study.trajectory, run=study.run)
+        mine = [i for i in ids_of(page) if i.removeprefix("figure-").startswith(f"{name}-")]
+        mine = [i.replace(f"{name}-", "", 1) for i in mine]
+        assert mine == ["study", *(i for i in ids_of(alone) if i not in ("answer", "tip"))]
+    assert "mine" in Page(make_page(studies, resamples=9, title="mine")[0]).text
+    assert SHIFT_TITLE not in page_of({"a": both["digits"], "b": both["digits"]}).raw
+
+
+@pytest.mark.usefixtures("sketched")
+def test_one_study_is_the_same_page_with_a_name_or_without(both):
+    study = both["digits"]
+    found = verdicts(study.results, resamples=20)
+    named, _ = make_page({"digits": dataclasses.replace(study, found=found)}, resamples=20)
+    options = {"trajectory": study.trajectory, "run": study.run}
+    assert make_page(study.results, found=found, resamples=20, **options)[0] == named
+    assert make_page(study.results, resamples=20, **options)[0] == named
+    assert 'class="study"' not in named
+    few, _ = make_page({"digits": dataclasses.replace(study, found=found[:1])}, resamples=20)
+    assert few.count("<dt>Paper</dt>") == 1
+
+
+@pytest.mark.usefixtures("sketched")
+def test_any_names_make_different_ids_and_files(both):
+    names = ["A b", "a-b", "a_b", "a b 2", "数字", "", "figure", "study", "law", HOSTILE + ODD]
+    names += ["long" * 50, "long" * 50 + "er"]
+    page, pictures = make_page(dict.fromkeys(names, both["Zweite Studie"]), resamples=9)
+    page.encode()
+    assert page.count("<script") == 1
+    test_references_in_the_page_resolve_and_ids_are_unique(Page(page))
+    drawn = [picture.name for picture in pictures]
+    assert len(set(drawn)) == len(drawn)
+    assert all(re.fullmatch("[a-z0-9_]{1,50}-[a-z_]+", name) for name in drawn)
+
+
+@pytest.mark.usefixtures("sketched")
+def test_a_study_without_an_answer_says_so_by_name(both, monkeypatch):
+    def refuse(results, **options):
+        if results is both["digits"].results:
+            raise ValueError("it is Monday")
+        return []
+
+    monkeypatch.setattr(report, "verdicts", refuse)
+    assert "digits: Not available: it is Monday." in page_of(both).text
+
+
+def test_what_stands_beside_several_studies_belongs_in_each(both):
+    with pytest.raises(ValueError, match="belong in each Study"):
+        make_page(both, run={})
+    with pytest.raises(ValueError, match="give at least one"):
+        make_page({})

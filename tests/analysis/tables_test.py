@@ -120,3 +120,14 @@ def test_the_answer_on_results(results):
     text = tables.answer_text(verdicts(results, resamples=9))
     assert max(map(len, text.splitlines())) <= 100
     assert "KL(base||policy)" in text  # a terminal may lack the printed sign
+
+
+def test_the_answers_of_several_studies_say_whose_they_are():
+    found = {"digits": [verdict(), verdict()], "a study of many words": [verdict(claim="Third.")]}
+    lines = tables.answer_text(found).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[0].split()[:2] == ["study", "claim"]
+    assert [line.split()[0] for line in lines if "holds" in line] == ["digits", "digits", "a"]
+    assert sum(set(line) == {"-"} for line in lines) == 2
+    one = found["digits"]
+    assert tables.answer_text({"digits": one}) == tables.answer_text(one)

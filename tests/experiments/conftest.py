@@ -30,12 +30,12 @@ def quick_compiles(cache):
 
 @pytest.fixture(scope="session")
 def start_tiny(tmp_path_factory, cache):
-    """Starts the quickstart on a tiny study, in a process of its own (see oracles/scripts.py)."""
+    """Starts the parity study at a tiny size, in a process of its own (see oracles/scripts.py)."""
 
     def start(workdir: Path, *overrides: str, **options) -> Script:
         config = f"--config={ROOT / 'tests' / 'oracles' / 'tiny_parity.py'}"
         return Script(
-            "quickstart.py", config, f"--workdir={workdir}", *overrides,
+            "razor_parity.py", config, f"--workdir={workdir}", *overrides,
             folder=tmp_path_factory.mktemp("output"), cache=cache, **options,
         )  # fmt: skip
 

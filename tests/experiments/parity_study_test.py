@@ -129,7 +129,7 @@ def test_the_trajectory_has_every_step_and_adds_up(finished, read_lines):
 def test_beside_the_results_stand_report_record_and_events(finished, lines):
     record = json.loads((finished / "run.json").read_text())
     assert record["config"]["batch_size"] == 32
-    assert record["command"].startswith("quickstart.py --config=")
+    assert record["command"].startswith("razor_parity.py --config=")
     assert "claim" in (finished.parent / "stdout").read_text()
     assert (finished / "report.html").stat().st_size > 10_000
     runs = {line["run"] for line in lines}

@@ -6,11 +6,11 @@ runs a block, so that teachers and students go through one compiled program.
 
 from ml_collections import ConfigDict
 
-from configs import quickstart
+from configs import razor_digits
 
 
 def get_config(mode: str = "full") -> ConfigDict:
-    config = quickstart.get_config(mode)
+    config = razor_digits.get_config(mode)
     config.model.widths = (8,)
     config.base.examples_per_task = 64
     config.base.epochs = 2

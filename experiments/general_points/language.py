@@ -5,14 +5,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from tokenizers import Tokenizer
 
 from rlrazor.models.cache import init_cache, repeat_rows
 from rlrazor.models.transformer import Transformer
 from rlrazor.ops.logprobs import token_logprobs
-from rlrazor.sampling.decode import Append, Sampling, Stops
+from rlrazor.runtime.tokenizer import SPECIALS, token_bytes
+from rlrazor.sampling.decode import Append, Sampling, Stops, make_stops
 from rlrazor.sampling.episodes import Rollout, play
 from rlrazor.tasks.general_points.task import GeneralPoints
 from rlrazor.types import Params
+
+END = SPECIALS.index("<eos>")  # what ends an answer
 
 
 def appender(model: Transformer, params: Params) -> Append:
@@ -61,6 +65,7 @@ class Player:
         *,
         turns: int,
         samples: int = 1,
+        answer_keys: jax.Array | None = None,  # key[P] if answers do not follow from `keys`
     ) -> Rollout:
         """Episodes of any task; GeneralPoints says its short words after the first answer."""
         points = isinstance(task, GeneralPoints)
@@ -84,4 +89,14 @@ class Player:
             say=later,
             samples=samples,
             repeat=repeat_rows,
+            answer_keys=answer_keys,
         )
+
+
+def make_player(
+    model: Transformer, tokenizer: Tokenizer, *, answer_size: int, answer_bytes: int
+) -> Player:
+    """A player whose answers end with the end-of-text symbol of a closed vocabulary."""
+    table, lengths = token_bytes(tokenizer, size=model.config.vocabulary)
+    spelling = jnp.asarray(table), jnp.asarray(lengths)
+    return Player(model, spelling, make_stops([[END]]), answer_size, answer_bytes)

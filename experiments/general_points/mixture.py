@@ -15,10 +15,10 @@ import numpy as np
 from flax import struct
 from tokenizers import Tokenizer
 
+from experiments.general_points.language import END
 from experiments.general_points.play import LONGEST_ANSWER, closed_vocabulary
 from rlrazor.ops.sequences import append, prompt_and_answer
 from rlrazor.ops.spelling import spell
-from rlrazor.runtime.tokenizer import SPECIALS
 from rlrazor.tasks.general_points import pieces
 from rlrazor.tasks.general_points.alike import alike
 from rlrazor.tasks.general_points.feedback import SENTENCES
@@ -42,7 +42,6 @@ from rlrazor.tasks.procedural.pieces import procedural_phrases
 from rlrazor.tasks.procedural.task import Procedural, make_procedural
 from rlrazor.types import Vocabulary
 
-END = SPECIALS.index("<eos>")
 END_ROW = np.array([END], np.int32)
 HIGHEST_FACE = 13
 

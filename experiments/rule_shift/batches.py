@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from experiments.general_points.language import Player
-from experiments.general_points.mixture import END, END_ROW, wrong_answer
+from experiments.general_points.language import END, Player
+from experiments.general_points.mixture import END_ROW, wrong_answer
 from rlrazor.ops.advantages import centred, leave_one_out, standardised
 from rlrazor.ops.sequences import append, prompt_and_answer
 from rlrazor.ops.spelling import spell
@@ -91,6 +91,7 @@ def episodes(
     samples: int,
     advantage: str | None,
     keep: str,  # "all", or the "solved"
+    answer_keys: jax.Array | None = None,  # key[P] if answers do not follow from `keys`
 ) -> tuple[Rows, Metrics]:
     """Plays, and says how it went.
 
@@ -99,7 +100,15 @@ def episodes(
     end), `groups_alike` (prompts whose samples all earned the same: nothing to learn there) and
     `entropy_nats`, minus the mean behaviour log-probability of a token.
     """
-    played = player.play(params, task, keys, Sampling(temperature), turns=turns, samples=samples)
+    played = player.play(
+        params,
+        task,
+        keys,
+        Sampling(temperature),
+        turns=turns,
+        samples=samples,
+        answer_keys=answer_keys,
+    )
     last = jnp.sum(played.played, axis=1) - 1
     reward = jnp.take_along_axis(played.verdict.reward, last[:, None], axis=1)[:, 0]
     solved = jnp.any(played.verdict.correct, axis=1)

@@ -32,7 +32,8 @@ from rlrazor.models.value_head import ValueHead
 from rlrazor.ops.advantages import whitened
 from rlrazor.ops.aggregate import scaled_sum, sequence_mean, token_mean
 from rlrazor.ops.returns import gae
-from rlrazor.types import Metrics, Params
+from rlrazor.tasks.general_points.pieces import FORMULA, PIECES
+from rlrazor.types import Metrics, Params, Vocabulary
 
 
 @struct.dataclass
@@ -67,6 +68,15 @@ class Context:
 
     def logprobs(self, params: Params, tokens: jax.Array) -> jax.Array:  # f32[B, T]
         return answer_logprobs(self.model, params, tokens)
+
+
+def make_context(model: Transformer, words: Vocabulary, config: Any) -> Context:
+    """ValueError if the vocabulary has no single symbol for what precedes the formula."""
+    formula = words.encode_inside(PIECES[FORMULA])
+    if len(formula) != 1:
+        raise ValueError(f"{PIECES[FORMULA]!r} is {len(formula)} tokens; PPO wants it to be one")
+    critic = ValueHead(tuple(config.objective.ppo.widths))
+    return Context(model, critic, config.objective, config.answer_tokens, formula[0])
 
 
 def of_tokens(log_policy: jax.Array, tokens: jax.Array) -> jax.Array:  # f32[B, T]; first 0

@@ -117,7 +117,10 @@ def build_run(arm: Arm, context: Context, player: Player, config: Any, mesh: Mes
             keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(pool, number)
         else:
             keys = jax.random.split(hand_key, sizes.prompts)
-        keys = spread(keys, mesh)
+        keys, answer_keys = spread(keys, mesh), None
+        if setting.fixed:  # a hand that comes again is answered afresh
+            answers = jax.random.split(jax.random.fold_in(key, 1), sizes.prompts)
+            answer_keys = spread(answers, mesh)
         if how.source == "expert":
             return demonstrations(task, keys), {}
         if how.source == "pairs":
@@ -133,6 +136,7 @@ def build_run(arm: Arm, context: Context, player: Player, config: Any, mesh: Mes
             samples=sizes.samples,
             advantage=how.advantage,
             keep="solved" if how.source in ("base", "kept") else "all",
+            answer_keys=answer_keys,
         )
         if how.objective == "sdft":
             shown = with_demonstration(task, jnp.repeat(keys, sizes.samples), rows)

@@ -1,24 +1,24 @@
 """What a base can do: greedy answers under both rules of the study and to the prior tasks."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from tokenizers import Tokenizer
 
-from experiments.general_points.language import Player
-from experiments.general_points.mixture import END
+from experiments.general_points.language import Player, make_player
 from experiments.rule_shift.arms import VARIANTS
 from experiments.rule_shift.measure import PRIOR_ANSWER
 from experiments.rule_shift.tasks import make_tests
 from rlrazor.models.transformer import Transformer
 from rlrazor.runtime.mesh import compile_once
-from rlrazor.runtime.tokenizer import token_bytes, vocabulary
-from rlrazor.sampling.decode import Sampling, make_stops
+from rlrazor.runtime.tokenizer import vocabulary
+from rlrazor.sampling.decode import Sampling
 from rlrazor.tasks.procedural.pieces import TASKS as SUITES
 from rlrazor.types import Params
 
-ANSWER, ANSWER_BYTES = 32, 128  # tokens and bytes of an answer to GeneralPoints
+ANSWER = 32  # tokens of an answer to GeneralPoints
 
 
 def one(stacked: Any, place: int) -> Any:
@@ -30,10 +30,8 @@ def score(
     model: Transformer, params: Params, tokenizer: Tokenizer, *, hands: int, seed: int
 ) -> dict[str, float]:
     """Success at the first answer of `hands` hands of each kind, and of as many questions."""
-    table, lengths = token_bytes(tokenizer, size=model.config.vocabulary)
-    spelling, stops = (jnp.asarray(table), jnp.asarray(lengths)), make_stops([[END]])
-    player = Player(model, spelling, stops, ANSWER, ANSWER_BYTES)
-    short = Player(model, spelling, stops, PRIOR_ANSWER, 2 * PRIOR_ANSWER)
+    player = make_player(model, tokenizer, answer_size=ANSWER, answer_bytes=4 * ANSWER)
+    short = dataclasses.replace(player, answer_size=PRIOR_ANSWER, answer_bytes=2 * PRIOR_ANSWER)
     key = jax.random.fold_in(jax.random.key(seed), 98)  # no other use of the seed draws from it
     keys = jax.random.split(key, hands)
 

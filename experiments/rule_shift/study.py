@@ -11,25 +11,21 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.general_points.base import Base
-from experiments.general_points.language import Player
-from experiments.general_points.mixture import END
-from experiments.rule_shift.arms import ARMS
+from experiments.general_points.language import make_player
+from experiments.rule_shift.arms import ARMS, VARIANTS, Variant
 from experiments.rule_shift.flops import compiled_flops, flops_per_iteration
 from experiments.rule_shift.lines import result_line, training_means
 from experiments.rule_shift.measure import build_measure
-from experiments.rule_shift.objectives import Context
+from experiments.rule_shift.objectives import make_context
 from experiments.rule_shift.plan import PlannedRun, check_config, plan_runs
 from experiments.rule_shift.programs import Given, RunState, build_run
 from experiments.rule_shift.tasks import make_tests, training_tasks
-from rlrazor.models.value_head import ValueHead
 from rlrazor.runtime.checkpoint import Checkpoints
 from rlrazor.runtime.mesh import compile_once, make_mesh, replicate
 from rlrazor.runtime.metrics import write_tensorboard
-from rlrazor.runtime.tokenizer import token_bytes, vocabulary
+from rlrazor.runtime.tokenizer import vocabulary
 from rlrazor.runtime.weights import load_weights, save_weights
 from rlrazor.runtime.workdir import ResultsFile
-from rlrazor.sampling.decode import make_stops
-from rlrazor.tasks.general_points.pieces import FORMULA, PIECES
 from rlrazor.types import Params
 
 # Config fields that say how a study runs and leave every number as it is.
@@ -44,22 +40,11 @@ class Study:
         self.config, self.base, self.workdir = config, base, workdir
         self.mesh = make_mesh(**config.mesh)
         self.words = vocabulary(base.tokenizer)
-        table, lengths = token_bytes(base.tokenizer, size=base.model.config.vocabulary)
-        self.player = Player(
-            base.model,
-            (jnp.asarray(table), jnp.asarray(lengths)),
-            make_stops([[END]]),
-            config.answer_tokens,
-            answer_bytes=4 * config.answer_tokens,
+        size = config.answer_tokens
+        self.player = make_player(
+            base.model, base.tokenizer, answer_size=size, answer_bytes=4 * size
         )
-        (formula,) = self.words.encode_inside(PIECES[FORMULA])
-        self.context = Context(
-            base.model,
-            ValueHead(tuple(config.objective.ppo.widths)),
-            config.objective,
-            config.answer_tokens,
-            formula,
-        )
+        self.context = make_context(base.model, self.words, config)
         measure = build_measure(self.context, self.player, config, self.mesh)
         self.base_samples = compile_once(measure.base_samples)
         self.checkpoint = compile_once(measure.checkpoint)
@@ -75,21 +60,14 @@ class Study:
 
     @functools.cache  # noqa: B019  # a study lives as long as its process
     def tasks(self, variant: str) -> Any:
-        setting = ARMS[f"grpo_{variant}" if variant != "main" else "grpo"].setting
-        tasks = training_tasks(
-            setting,
-            self.words,
-            rules=self.config.diverse_rules,
-            seed=self.base.record["config"]["seed"],
-        )
+        seed, rules = self.base.record["config"]["seed"], self.config.diverse_rules
+        tasks = training_tasks(VARIANTS[variant], self.words, rules=rules, seed=seed)
         return replicate(tasks, self.mesh)
 
     @functools.cache  # noqa: B019
     def tests(self, direction: str, terse: bool) -> Any:
-        arm = next(
-            a for a in ARMS.values() if (a.setting.direction, a.setting.terse) == (direction, terse)
-        )
-        return replicate(make_tests(arm.setting, self.words), self.mesh)
+        tests = make_tests(Variant(direction=direction, terse=terse), self.words)
+        return replicate(tests, self.mesh)
 
     @functools.cache  # noqa: B019
     def programs(self, arm: str) -> tuple[Any, Any]:
@@ -119,14 +97,20 @@ class Study:
         """The base's own samples and scores, on the hands of a seed."""
         tests, key = self.tests(direction, terse), measuring_key(seed)
         samples = self.base_samples(self.params, tests, key)
-        return {"samples": samples, **self.scores(self.params, samples, tests, key, every=True)}
+        settings = {run.arm: ARMS[run.arm].setting for run in self.runs}
+        arms = {arm for arm, s in settings.items() if (s.direction, s.terse) == (direction, terse)}
+        return {"samples": samples, **self.scores(self.params, samples, tests, key, arms)}
 
-    def scores(self, policy: Params, samples: Any, tests: Any, key: Any, *, every: bool) -> Any:
-        """Scores of a policy; with `every`, also by turns and for repeated samples."""
-        found = {"scores": self.checkpoint(policy, self.params, tests, samples, key)}
+    def scores(
+        self, policy: Params, samples: Any, tests: Any, key: jax.Array, arms: set[str]
+    ) -> dict[str, Any]:
+        """Scores of a policy; by turns and for repeated samples where one of the arms wants it."""
         sizes = self.config.measure
-        found["turns"] = self.turns(policy, tests, key) if every and sizes.turn_arms else {}
-        found["repeated"] = self.repeated(policy, tests, key) if every and sizes.pass_arms else {}
+        found = {"scores": self.checkpoint(policy, self.params, tests, samples, key)}
+        if arms & {*sizes.turn_arms}:
+            found["turns"] = self.turns(policy, tests, key)
+        if arms & {*sizes.pass_arms}:
+            found["repeated"] = self.repeated(policy, tests, key)
         return jax.device_get(found)
 
     def policy_file(self, arm: str, seed: int, share: float) -> tuple[Path, int]:
@@ -159,14 +143,15 @@ class Study:
         """Measures a run and writes down what was found."""
         setting = ARMS[run.arm].setting
         base = self.of_base(run.seed, setting.direction, setting.terse)
-        final, sizes = iteration == run.iterations, self.config.measure
-        tests, key = self.tests(setting.direction, setting.terse), measuring_key(run.seed)
-        found = self.scores(state.train.params["policy"], base["samples"], tests, key, every=False)
-        policy = state.train.params["policy"]
-        if final and run.arm in sizes.turn_arms:
-            found["turns"] = jax.device_get(self.turns(policy, tests, key))
-        if final and run.arm in sizes.pass_arms:
-            found["repeated"] = jax.device_get(self.repeated(policy, tests, key))
+        found = base
+        if iteration > 0 or setting.start is not None:
+            arms = {run.arm} if iteration == run.iterations else set()
+            policy, tests = (
+                state.train.params["policy"],
+                self.tests(setting.direction, setting.terse),
+            )
+            key = measuring_key(run.seed)
+            found = self.scores(policy, base["samples"], tests, key, arms)
         return result_line(
             run, iteration, found, base, means, self.config, flops=self.flops(run.arm)
         )

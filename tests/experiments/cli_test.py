@@ -38,7 +38,10 @@ MISTYPED = {
     "group": (["--config.sweep=3"], "Failed to parse '3' as a ConfigDict"),
     "flag": (["--wordir=x"], "Unknown command line flag 'wordir'. Did you mean: workdir"),
     "positional": (["stray"], "'stray' is not a flag; flags look like --name=value"),
-    "mode": ([f"--config={ROOT}/configs/razor_digits.py:fast"], "mode='fast' must be full or quick"),
+    "mode": (
+        [f"--config={ROOT}/configs/razor_digits.py:fast"],
+        "mode='fast' must be full or quick",
+    ),
     "file": (["--config=nowhere.py"], "No such file or directory: 'nowhere.py'"),
 }
 

@@ -49,8 +49,9 @@ def get_config(mode: str = "full") -> ConfigDict:
     config.diverse_rules = 8
     config.checkpoints = (0.0625, 0.125, 0.25, 0.5, 1.0)  # shares of the budget
 
-    # Chosen by `:select` on in-distribution success alone.
-    config.learning_rates = ConfigDict(dict.fromkeys(METHODS, (0.0003,)))
+    # To be chosen by `:select` on in-distribution success alone. So far only SFT and GRPO are.
+    rates = {**dict.fromkeys(IMITATE, 3e-4), **dict.fromkeys(EXPLORE, 1e-4), "sft": 1e-3}
+    config.learning_rates = ConfigDict({method: (rate,) for method, rate in rates.items()})
     config.optimizer = ConfigDict(
         {"weight_decay": 0.0, "clip_by_global_norm": 1.0, "warmup_fraction": 0.05}  # Razor's
     )

@@ -74,6 +74,6 @@ class Attention(nn.Module):
             keys = write(cache.keys, key, layer, slots)
             values = write(cache.values, value, layer, slots)
             cache = dataclasses.replace(cache, keys=keys, values=values)
-            key, value = keys[layer], values[layer]
+            key, value = (kept[layer].swapaxes(1, 2) for kept in (keys, values))
         mixed = attend(query, key, value, visible).reshape(B, T, c.heads * c.head_dim)
         return Linear(c, c.width, scale=1 / (2 * c.layers), name="output")(mixed), cache

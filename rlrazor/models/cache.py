@@ -17,20 +17,21 @@ class KVCache:
     `filled` counts them all the same, so `filled > slots` says which rows cannot be trusted.
     """
 
-    keys: jax.Array  # [L, B, S, K, Dh] rotated already
-    values: jax.Array  # [L, B, S, K, Dh]
+    # The slots of a head lie together: attention reads them so, and need not copy them first.
+    keys: jax.Array  # [L, B, K, S, Dh] rotated already
+    values: jax.Array  # [L, B, K, S, Dh]
     filled: jax.Array  # i32[B] tokens read so far
 
     @property
     def slots(self) -> int:
-        return self.keys.shape[2]
+        return self.keys.shape[3]
 
 
 def init_cache(
     config: TransformerConfig, rows: int, slots: int, dtype: jax.typing.DTypeLike
 ) -> KVCache:
     """An empty cache for `rows` sequences of at most `slots` tokens."""
-    shape = (config.layers, rows, slots, config.kv_heads, config.head_dim)
+    shape = (config.layers, rows, config.kv_heads, slots, config.head_dim)
     return KVCache(
         keys=jnp.zeros(shape, dtype),
         values=jnp.zeros(shape, dtype),
@@ -48,13 +49,25 @@ def repeat_rows(cache: KVCache, times: int) -> KVCache:
 
 
 def write(
-    stored: jax.Array,  # [L, B, S, K, Dh]
+    stored: jax.Array,  # [L, B, K, S, Dh]
     new: jax.Array,  # [B, T, K, Dh]
     layer: jax.Array,  # i32[]
     slots: jax.Array,  # i32[B, T] distinct within a row; S and beyond are dropped
-) -> jax.Array:  # [L, B, S, K, Dh]
-    """Puts each new token into its slot of one layer, in place where XLA can."""
+) -> jax.Array:  # [L, B, K, S, Dh]
+    """Puts each new token into its slot of one layer, in place where XLA can.
+
+    `stored.at[layer, rows, :, slots].set(new)`, but rows are named as what never meets: of rows
+    that are indices, a compiler for several devices would gather all, at every token.
+    """
     chex.assert_equal_shape_prefix([new, slots], 2)
-    rows = jnp.arange(len(slots))[:, None]
-    target = stored.at[layer, rows, slots]
-    return target.set(new.astype(stored.dtype), mode="drop", unique_indices=True)
+    where = jnp.stack([jnp.broadcast_to(layer, slots.shape), slots], axis=-1)
+    numbers = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=(2, 3),
+        inserted_window_dims=(0, 3),
+        scatter_dims_to_operand_dims=(0, 3),
+        operand_batching_dims=(1,),
+        scatter_indices_batching_dims=(0,),
+    )
+    return jax.lax.scatter(
+        stored, where, new.astype(stored.dtype), numbers, mode="drop", unique_indices=True
+    )

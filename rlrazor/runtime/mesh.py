@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -109,3 +110,34 @@ def pad_runs(count: int, mesh: Mesh) -> np.ndarray:  # i64[R]
     """Indices 0..count-1, the last one repeated until the mesh divides their number."""
     padded = -(-count // mesh.size) * mesh.size
     return np.minimum(np.arange(padded), count - 1)
+
+
+def each_alone(fn: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
+    """Inside a compiled function: fn(shared, rows) on every device for the rows [B, ...] it holds.
+
+    Devices never wait for each other within it, not even at the end of a loop whose length depends
+    on the rows: that is what decoding wants, where `spread` would make every token an exchange.
+    """
+    return jax.shard_map(fn, mesh=mesh, in_specs=(P(), P(AXES)), out_specs=P(AXES), check_vma=False)
+
+
+def add_up(fn: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
+    """Inside a compiled function: the sum of fn(shared, part) over parts [N, ...].
+
+    Every device adds up its own parts, one after the other, and the sums are exchanged once.
+    """
+
+    def on_one_device(shared, mine):
+        first = jax.tree.map(lambda leaf: leaf[0], mine)
+        zero = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(fn, shared, first)
+        )
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, fn(shared, part)), None
+
+        return jax.lax.psum(jax.lax.scan(add, zero, mine)[0], AXES)
+
+    return jax.shard_map(
+        on_one_device, mesh=mesh, in_specs=(P(), P(AXES)), out_specs=P(), check_vma=False
+    )

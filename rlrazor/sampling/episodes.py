@@ -63,6 +63,7 @@ def play(
     say: Callable[[Any], Observation] | None = None,  # later words, if not observe's
     samples: int = 1,  # G, episodes a prompt
     repeat: Callable[[Any, int], Any] | None = None,  # (cache, G): every row G times in a row
+    answer_keys: jax.Array | None = None,  # key[P] what answers follow from, if not `keys`
 ) -> Rollout:
     """Plays B = P G episodes of up to `turns` turns, skipping the work of turns that nobody plays.
 
@@ -84,8 +85,9 @@ def play(
             lambda x: jnp.repeat(x, samples, axis=0), (state, first, logits)
         )
     B = len(logits)
+    answer_keys = fold(keys if answer_keys is None else answer_keys, 1)
     answer_keys = jax.vmap(jax.random.fold_in)(
-        jnp.repeat(fold(keys, 1), samples), jnp.tile(jnp.arange(samples), len(keys))
+        jnp.repeat(answer_keys, samples), jnp.tile(jnp.arange(samples), len(keys))
     )
     later_size = jax.eval_shape(later, state).tokens.shape[1]
     size = first.tokens.shape[1] + (turns - 1) * later_size + turns * answer_size
@@ -175,9 +177,8 @@ def _write(
     place = jnp.arange(n)[None]
     # What is not real is sent beyond the end and dropped there.
     slots = jnp.where(place < length[:, None], transcript.length[:, None] + place, size)
-    rows = jnp.arange(B)[:, None]
+    put = jax.vmap(lambda row, slots, column: row.at[slots].set(column, mode="drop"))
     written = {
-        name: getattr(transcript, name).at[rows, slots].set(column, mode="drop")
-        for name, column in columns.items()
+        name: put(getattr(transcript, name), slots, column) for name, column in columns.items()
     }
     return dataclasses.replace(transcript, length=transcript.length + length, **written)

@@ -86,7 +86,9 @@ def test_a_full_row_drops_tokens_counts_them_and_leaves_the_others_alone(full):
     np.testing.assert_array_equal(cache.filled, start + count)
     np.testing.assert_array_equal(cache.filled > cache.slots, [False, True, False])
     for kept, was in ((cache.keys, before.keys), (cache.values, before.values)):
-        np.testing.assert_array_equal(kept[:, :2, :11], was[:, :2, :11])  # nothing overwritten
+        np.testing.assert_array_equal(
+            kept[:, :2, :, :11], was[:, :2, :, :11]
+        )  # nothing overwritten
     np.testing.assert_allclose(hidden[:2, 0], whole[:2, 11], atol=1e-5)  # the last that fits
     np.testing.assert_allclose(hidden[2, :3], whole[2, 2:5], atol=1e-5)
     chex.assert_tree_all_finite((hidden, cache))
@@ -139,7 +141,7 @@ def test_decoding_in_a_loop_makes_no_second_copy_of_the_cache():
 
 def test_write_touches_only_its_layer_and_slots():
     slots = jnp.asarray([[0, 1], [3, 4]])
-    out = quick(write)(jnp.zeros((2, 2, 4, 1, 2)), jnp.ones((2, 2, 1, 2)), jnp.asarray(1), slots)
+    out = quick(write)(jnp.zeros((2, 2, 1, 4, 2)), jnp.ones((2, 2, 1, 2)), jnp.asarray(1), slots)
     expected = np.zeros((2, 2, 4))
     expected[1, 0, [0, 1]] = expected[1, 1, 3] = 1
-    np.testing.assert_array_equal(out[..., 0, 0], expected)
+    np.testing.assert_array_equal(out[:, :, 0, :, 0], expected)

@@ -82,8 +82,8 @@ def test_rows_with_knobs_of_their_own_equal_rows_alone():
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(6, 11)).astype(np.float32)
     knobs = np.array([0, 0, 3, 11, 0, 1]), np.array([1.0, 0.4, 1.0, 1.0, 0.9, 0.2])
-    together = jax.vmap(
-        lambda row, k, p: sampled_logprobs(row, temperature=0.7, top_k=k, top_p=p)
-    )(logits, *map(jnp.asarray, knobs))
+    together = jax.vmap(lambda row, k, p: sampled_logprobs(row, temperature=0.7, top_k=k, top_p=p))(
+        logits, *map(jnp.asarray, knobs)
+    )
     for row, k, p, found in zip(logits, *knobs, together, strict=True):
         np.testing.assert_allclose(found, twin(row, 0.7, k, p), atol=1e-5)

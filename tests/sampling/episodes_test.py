@@ -67,11 +67,17 @@ def whispered(state):
     return Observation(jnp.stack([6 - state.secret, jnp.int32(0)]), jnp.int32(1))
 
 
-@functools.partial(
-    jax.jit, static_argnames=("turns", "later_size", "samples", "repeat", "opening")
-)
+@functools.partial(jax.jit, static_argnames=("turns", "later_size", "samples", "repeat", "opening"))
 def played(
-    keys, budget=3, temperature=1.0, turns=3, later_size=None, samples=1, repeat=None, opening=None
+    keys,
+    budget=3,
+    temperature=1.0,
+    turns=3,
+    later_size=None,
+    samples=1,
+    repeat=None,
+    opening=None,
+    answer_keys=None,
 ):
     task = GuessTheDigit(jnp.asarray(budget))
 
@@ -83,6 +89,7 @@ def played(
         task, append, jnp.zeros(len(keys), jnp.int32), keys, Sampling(temperature),
         make_stops([[END]]), SPELLING, turns=turns, answer_size=4, answer_bytes=6,
         opening=opening, say=say if later_size else None, samples=samples, repeat=repeat,
+        answer_keys=answer_keys,
     )  # fmt: skip
 
 
@@ -246,6 +253,15 @@ def test_the_opening_is_said_first_and_only_first():
     for row in later:
         assert rollout.tokens[row, rollout.answer_start[row, 1] - 1] == 6  # observe's, as before
     assert rollout.tokens.shape[1] == played(KEYS).tokens.shape[1] - 1
+
+
+def test_the_same_hands_are_answered_afresh_by_other_keys():
+    plain = played(KEYS)
+    same, other = (played(KEYS, answer_keys=keys) for keys in (KEYS, KEYS[::-1]))
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(same), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(plain.state.secret, other.state.secret)
+    assert (plain.tokens != other.tokens).any(axis=1).mean() > 0.9
 
 
 def test_refuses_samples_that_nothing_can_make():

@@ -24,7 +24,8 @@ def get_config(mode: str = "full") -> ConfigDict:
         config.points.seeds = (0, 1)
         config.points.iterations = 4
         config.points.rows = 128
-        config.points.measure.hands = 256
-        config.points.measure.questions = 16
-        config.points.measure.kl_prompts = 32
+        measure: Any = config.points.measure
+        measure.hands = 256
+        measure.questions = 16
+        measure.kl_prompts = 32
     return config

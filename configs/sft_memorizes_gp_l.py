@@ -137,7 +137,8 @@ def get_config(mode: str = "full") -> ConfigDict:
         config.minibatches = 2  # of 1,024 transitions, 4 epochs
         config.iterations = 20
         config.optimizer.clip_by_global_norm = 0.01
-        config.objective.ppo.widths = (1024, 512)
+        ppo: Any = config.objective.ppo
+        ppo.widths = (1024, 512)
     elif mode not in ("full", "cpu"):
         raise ValueError(f"mode={mode!r} must be full, cpu, select, quick or released")
     return config

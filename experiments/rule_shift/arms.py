@@ -20,7 +20,6 @@ class Method:
     source: str
     objective: str  # a name in objectives.OBJECTIVES
     advantage: str | None = None  # of a sample among those of its prompt; a name in batches
-    knobs: tuple[str, ...] = ()  # sections of config.objective that it reads
     needs_base: bool = False  # the base reads every row too
     teacher: str | None = None  # the method whose finished run it learns from
     epochs: int = 1  # over the rows of an iteration
@@ -100,11 +99,18 @@ class Arm:
         return VARIANTS[self.variant]
 
     @property
+    def teacher(self) -> str | None:
+        """The arm that it learns from, trained on the same task."""
+        other_task = self.setting.terse or self.setting.direction != "paper"
+        if self.how.teacher is None:
+            return None
+        return Arm(self.how.teacher, self.variant if other_task else "main").name
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Arms whose policies it starts from or learns from."""
-        teacher = () if self.how.teacher is None else (self.how.teacher,)
-        start = () if self.setting.start is None else (self.setting.start[0],)
-        return (*teacher, *start)
+        start = None if self.setting.start is None else self.setting.start[0]
+        return tuple(arm for arm in (self.teacher, start) if arm is not None)
 
 
 ARMS = {

@@ -114,7 +114,9 @@ def episodes(
     solved = jnp.any(played.verdict.correct, axis=1)
     groups = reward.reshape(-1, samples)
     advantages = None if advantage is None else ADVANTAGES[advantage](groups).reshape(-1)
-    mask = played.chosen & solved[:, None] if keep == "solved" else played.chosen
+    mask = played.chosen
+    if keep == "solved":  # the answer that solved it, not those before
+        mask &= solved[:, None] & (played.turn == last[:, None])
     rows = Rows(
         tokens=played.tokens,
         mask=mask,

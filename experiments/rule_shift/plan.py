@@ -7,6 +7,8 @@ import numpy as np
 
 from experiments.rule_shift.arms import ARMS, Arm
 from experiments.rule_shift.flops import flops_per_iteration
+from experiments.rule_shift.tasks import TURNS
+from rlrazor.tasks.procedural.pieces import TASKS as SUITES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,24 +43,56 @@ def check_config(config: Any) -> None:
             f"config.rows={config.rows} must be a multiple of config.minibatches="
             f"{config.minibatches} and of config.samples={config.samples}"
         )
-    for arm in config.arms:
-        if arm not in ARMS:
-            raise ValueError(f"config.arms holds {arm!r}; allowed: {', '.join(sorted(ARMS))}")
-        for needed in ARMS[arm].needs:
-            if needed not in config.arms:
-                raise ValueError(f"arm {arm!r} needs {needed!r} too; add it to config.arms")
-        if ARMS[arm].method not in config.learning_rates:
-            raise ValueError(f"config.learning_rates lacks {ARMS[arm].method!r}; add one or more")
-        if ARMS[arm].how.objective == "sdft" and ARMS[arm].setting.turns > 1:
-            raise ValueError(
-                f"arm {arm!r}: SDFT shows a demonstration of one answer, not of several"
-            )
-    if len(set(config.arms)) < len(config.arms) or not config.arms or not config.seeds:
-        raise ValueError(f"config.arms and config.seeds need entries, none twice: {config.arms}")
+    if config.iterations < 1 or config.temperature <= 0:
+        raise ValueError(
+            f"config.iterations={config.iterations} must be at least 1 and config.temperature="
+            f"{config.temperature} above 0"
+        )
     if not 0 < min(config.checkpoints) <= max(config.checkpoints) == 1:
         raise ValueError(
             f"config.checkpoints={config.checkpoints} must be shares of the budget that end with 1"
         )
+    _check_arms(config)
+    _check_measure(config.measure)
+
+
+def _check_arms(config: Any) -> None:
+    if len(set(config.arms)) < len(config.arms) or not config.arms or not config.seeds:
+        raise ValueError(f"config.arms and config.seeds need entries, none twice: {config.arms}")
+    for name in config.arms:
+        if name not in ARMS:
+            raise ValueError(f"config.arms holds {name!r}; allowed: {', '.join(sorted(ARMS))}")
+        arm = ARMS[name]
+        for needed in arm.needs:
+            if needed not in config.arms:
+                raise ValueError(f"arm {name!r} needs {needed!r} too; add it to config.arms")
+        if not config.learning_rates.get(arm.method):
+            raise ValueError(f"config.learning_rates lacks {arm.method!r}; add one or more")
+        if arm.how.objective == "sdft" and arm.setting.turns > 1:
+            raise ValueError(
+                f"arm {name!r}: SDFT shows a demonstration of one answer, not of several"
+            )
+
+
+def _check_measure(sizes: Any) -> None:
+    if sizes.kl_prompts < len(SUITES):
+        raise ValueError(
+            f"config.measure.kl_prompts={sizes.kl_prompts} must be at least {len(SUITES)}, one for "
+            "each prior task"
+        )
+    if max(sizes.pass_at) > sizes.pass_samples:
+        raise ValueError(
+            f"config.measure.pass_at={sizes.pass_at} needs that many config.measure.pass_samples, "
+            f"got {sizes.pass_samples}"
+        )
+    if not 1 <= min(sizes.turns) <= max(sizes.turns) <= TURNS:
+        raise ValueError(f"config.measure.turns={sizes.turns} must lie between 1 and {TURNS}")
+    for field in ("turn_arms", "pass_arms"):
+        for arm in sizes[field]:
+            if arm not in ARMS:
+                raise ValueError(
+                    f"config.measure.{field} holds {arm!r}; allowed: {', '.join(sorted(ARMS))}"
+                )
 
 
 def in_order(arms: tuple[str, ...]) -> list[str]:

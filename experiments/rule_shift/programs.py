@@ -153,15 +153,17 @@ def build_run(arm: Arm, context: Context, player: Player, config: Any, mesh: Mes
         rows = dataclasses.replace(rows, added=jax.lax.stop_gradient(added))
 
         def loss(params, batch, key):
-            value, _ = objective.loss(context, params, others, batch)
+            # Drawn from everywhere by the new order, rows would else lie whole on every device.
+            value, _ = objective.loss(context, params, others, spread(batch, mesh))
             return value, {}
 
         step = make_train_step(loss, optimizer(given))
         batches = in_minibatches(order_key, rows, sizes.minibatches, how.epochs)
         train, of_updates = jax.lax.scan(step, train, batches)
         metrics = {**of_rows, **jax.tree.map(jnp.mean, of_updates)}
-        skipped: Any = train.opt_state  # of optax.apply_if_finite
-        metrics["updates_skipped"] = skipped.total_notfinite.astype(jnp.float32)
+        before, after = state.train.opt_state, train.opt_state  # of optax.apply_if_finite
+        skipped = after.total_notfinite - before.total_notfinite  # type: ignore
+        metrics["updates_skipped"] = skipped.astype(jnp.float32)
         metrics["learnt_from"] = jnp.mean(jnp.any(rows.mask, axis=1), dtype=jnp.float32)
         average = state.average
         if average is not None:

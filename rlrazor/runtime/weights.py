@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from rlrazor.types import Params
 
@@ -17,7 +17,7 @@ def save_weights(path: Path, params: Params) -> None:
     """Writes a tree of dicts of arrays, names joined by dots; the whole file or none."""
     named, _ = _named(params)
     partial = path.with_name(path.name + ".partial")
-    save_file({name: np.asarray(array) for name, array in named.items()}, partial)
+    partial.write_bytes(save({name: np.asarray(array) for name, array in named.items()}))
     os.replace(partial, path)
 
 

@@ -172,7 +172,7 @@ def _write(
     **columns: jax.Array,  # [B, n] by name; those not given stay as they are
 ) -> _Transcript:
     """Adds the first length[b] entries of every column behind row b."""
-    B, size = transcript.tokens.shape
+    size = transcript.tokens.shape[1]
     (n,) = {column.shape[1] for column in columns.values()}
     place = jnp.arange(n)[None]
     # What is not real is sent beyond the end and dropped there.

@@ -10,7 +10,9 @@ import pytest
 
 from rlrazor.runtime.mesh import (
     AXES,
+    add_up,
     compile_once,
+    each_alone,
     make_mesh,
     map_runs,
     pad_runs,
@@ -18,6 +20,7 @@ from rlrazor.runtime.mesh import (
     replicate,
     shard_runs,
 )
+from tests.oracles.topology import COLLECTIVE
 
 
 def test_data_zero_takes_the_devices_that_the_other_axes_leave():
@@ -179,3 +182,20 @@ def test_prepare_host_in_a_fresh_process():
         "assert len(jax.devices()) == len(os.sched_getaffinity(0)), jax.devices()"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_devices_alone_and_added_up_agree_with_one():
+    """Loops of different length on every device, and more parts than devices."""
+    mesh, rows = make_mesh(data=4), jnp.arange(8)
+
+    def double_until(limit, rows):
+        return jax.lax.while_loop(lambda x: jnp.max(x) < limit, lambda x: 2 * x + 1, rows)
+
+    alone = compile_once(each_alone(double_until, mesh))
+    expected = [double_until(20, rows[i : i + 2]) for i in range(0, 8, 2)]
+    np.testing.assert_array_equal(alone(20, rows), np.concatenate(expected))
+    assert not COLLECTIVE.search(alone.lower(20, rows).compile().as_text())
+
+    total = compile_once(add_up(lambda factor, part: {"sum": factor * part}, mesh))
+    np.testing.assert_array_equal(total(3.0, rows)["sum"], 3 * 28)
+    assert len(COLLECTIVE.findall(total.lower(3.0, rows).compile().as_text())) >= 1

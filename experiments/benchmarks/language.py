@@ -1,0 +1,220 @@
+"""Speed of language training beside TRL, plain PyTorch and the machine's GEMM rate, in one run.
+
+    python experiments/benchmarks/language.py [--rounds=5] [--peer_python=PATH] [--tpu]
+
+(1) an SFT step of 64 rows of 128 tokens and (2) a GRPO iteration of 16 prompts with 8 answers each
+(64 + 64 tokens, none stops early), as one compiled program and as rollout and update apart, of a
+language model of 4.07 million parameters in float32; in every core, or on the GPU. Peers are TRL's
+trainers and a plain loop with transformers' Llama of the same shape, where --peer_python (this
+interpreter, if not given) has them; the limit is the products of the same matrices and nothing
+else. The measurements take turns, so that other work on the machine slows all alike; ratios are of
+medians. On a GPU also the utilisation by larger models in bfloat16. --tpu only compiles, for a
+TPU v5e of eight chips that need not be there (needs libtpu). The last line is one JSON object.
+Three minutes on two CPU cores.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from tqdm import tqdm
+
+from experiments import cli
+from experiments.benchmarks.machine import cpu_model
+
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds of measurements.", lower_bound=1)
+PEER_PYTHON = flags.DEFINE_string("peer_python", sys.executable, "Interpreter of the peers.")
+TPU = flags.DEFINE_bool("tpu", False, "Only compile, for a TPU v5e:2x4.")
+
+PEERS = Path(__file__).with_name("torch_language.py")
+NO_PEER = "transformers and PyTorch are missing there, so there is nothing to compare with"
+Seconds = dict[str, float]  # a measured time by its name
+
+
+class Peer:
+    """A process of torch_language.py; it ends when its input does."""
+
+    def __init__(self, role: str, settings: dict[str, Any]):
+        self._process = subprocess.Popen(
+            [PEER_PYTHON.value, str(PEERS), role, json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def ask(self, task: str = "") -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"task": task}) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args} ended; run it by hand to see why")
+        return json.loads(line)
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+def about_peers() -> dict[str, Any]:
+    """Their versions; none where the interpreter cannot be started."""
+    ran = subprocess.run(
+        [PEER_PYTHON.value, str(PEERS), "about"], capture_output=True, text=True, check=False
+    )
+    return json.loads(ran.stdout) if ran.returncode == 0 else {"versions": {}, "cuda": False}
+
+
+def measure(calls: dict[str, Callable[[], Seconds]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of everything, in turns."""
+    for call in tqdm(calls.values(), desc="warm up"):
+        call()
+        call()
+    times: dict[str, list[float]] = {}
+    for name, call in tqdm([*calls.items()] * rounds, unit=" measurements"):
+        for part, seconds in call().items():
+            times.setdefault(f"{name}: {part}", []).append(seconds)
+    return times
+
+
+def timed(part: str, call: Callable[[], Any]) -> Seconds:
+    """Of a call that returns when all is computed."""
+    start = time.perf_counter()
+    call()
+    return {part: time.perf_counter() - start}
+
+
+def summary(times: dict[str, list[float]], flops: dict[str, float]) -> tuple[str, dict[str, Any]]:
+    """The table, and the numbers of the last line."""
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    width = max(map(len, times))
+    lines = [f"{'seconds':{width}}  median     min     max"]
+    lines += [
+        f"{name:{width}} {medians[name]:7.3f} {min(values):7.3f} {max(values):7.3f}"
+        for name, values in times.items()
+    ]
+    gemm = min(seconds for name, seconds in medians.items() if name.startswith("gemm"))
+    rate = flops["gemm"] / gemm
+    numbers: dict[str, Any] = {"gemm_gflops": rate / 1e9}
+    parts = ("sft_step", "grpo_iteration", "grpo_rollout", "grpo_update")
+    for part in parts:
+        ours = medians[f"rlrazor: {part}"]
+        numbers[f"{part}_seconds"] = ours
+        numbers[f"{part}_seconds_min"] = min(times[f"rlrazor: {part}"])
+        numbers[f"{part}_limit_seconds"] = flops[part] / rate
+        numbers[f"{part}_fraction_of_limit"] = flops[part] / rate / ours
+        for peer in ("transformers", "trl"):
+            theirs = medians.get(f"{peer}: {part}")
+            numbers[f"{peer}_{part}_seconds"] = theirs
+            numbers[f"{part}_ratio_to_{peer}"] = theirs / ours if theirs else None
+    return "\n".join(lines), numbers
+
+
+def renamed(of_peer: dict[str, float], task: str) -> Seconds:
+    if task == "sft":
+        return {"sft_step": of_peer["seconds"]}
+    return {
+        "grpo_iteration": of_peer["seconds"],
+        "grpo_rollout": of_peer["rollout"],
+        "grpo_update": of_peer["update"],
+    }
+
+
+def rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return float(f"{value:.4g}") if type(value) is float else value
+
+
+def main(argv: Any) -> None:
+    from rlrazor.runtime.mesh import make_mesh, prepare_host
+
+    prepare_host()
+    import jax
+
+    from experiments.benchmarks import language_limit as limit
+    from experiments.benchmarks import language_programs as programs
+    from experiments.benchmarks import language_scale as scale
+
+    config, sizes = programs.SMALL, programs.Sizes()
+    if TPU.value:
+        print(json.dumps(rounded(scale.compile_for_tpu(config, sizes))))
+        return
+    mesh, cores = make_mesh(data=0), len(os.sched_getaffinity(0))
+    gpu = jax.default_backend() == "gpu"
+    peers_have = about_peers()
+    settings = {
+        "model": dataclasses.asdict(config),
+        "sizes": dataclasses.asdict(sizes),
+        "gpu": gpu,
+        "cores": cores,
+        "learning_rate": programs.LEARNING_RATE,
+        "clip_by_global_norm": programs.CLIP_BY_GLOBAL_NORM,
+        "clip": programs.CLIP,
+    }
+    load = [os.getloadavg()[0]]
+    ours = programs.Compiled(config, sizes, mesh)
+    calls: dict[str, Callable[[], Seconds]] = {}
+    for part, call in ours.calls.items():
+        calls[f"rlrazor, {part}"] = functools.partial(timed, part, call)
+    for rows in limit.ROWS:
+        products = limit.make(config, sizes, mesh, rows=rows)
+        calls[f"gemm, {rows} rows"] = functools.partial(timed, f"{rows} rows", products)
+    peers: list[Peer] = []
+
+    def compare(name: str, role: str, *tasks: str) -> None:
+        peers.append(Peer(role, settings))
+        for task in tasks:
+            calls[f"{name}, {task}"] = lambda peer=peers[-1], task=task: renamed(
+                peer.ask(task), task
+            )
+
+    if {"torch", "transformers"} <= set(peers_have["versions"]) and (peers_have["cuda"] or not gpu):
+        compare("transformers", "transformers", "sft", "grpo")
+        if "trl" in peers_have["versions"]:
+            compare("trl", "trl_sft", "sft")
+            compare("trl", "trl_grpo", "grpo")
+    else:
+        print(NO_PEER)
+    try:
+        times = measure(calls, ROUNDS.value)
+    finally:
+        for peer in peers:
+            peer.end()
+    load.append(os.getloadavg()[0])
+    merged: dict[str, list[float]] = {}
+    for name, values in times.items():  # "trl, sft: sft_step" -> "trl: sft_step"
+        who, part = name.split(", ")[0], name.split(": ")[1]
+        merged[f"{who}: {part}"] = values
+    flops = limit.useful_flops(config, sizes)
+    table, numbers = summary(merged, flops)
+    print(table)
+    numbers |= {
+        "sft_compile_seconds": ours.compile_seconds["sft_step"],
+        "grpo_compile_seconds": ours.compile_seconds["grpo_iteration"],
+        "flops": flops,
+        "parameters": ours.parameters,
+        "device": jax.devices()[0].device_kind if gpu else f"{cpu_model()}, {cores} cores",
+        "devices": mesh.size,
+        "rounds": ROUNDS.value,
+        "load_average": load,
+        "versions": {"jax": jax.__version__, **peers_have["versions"]},
+    }
+    if gpu:
+        numbers["utilisation"] = scale.utilisation(mesh)
+    print(json.dumps(rounded(numbers)))
+
+
+if __name__ == "__main__":
+    cli.run(main)

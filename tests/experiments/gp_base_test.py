@@ -1,0 +1,156 @@
+"""The small base: what is shipped can be read, what is broken is named, training resumes."""
+
+import json
+import re
+import shutil
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import gp_base
+from experiments.general_points import base as pretraining
+from experiments.general_points.base import (
+    RECORD,
+    TOKENIZER,
+    WEIGHTS,
+    Base,
+    load_base,
+    pretrain,
+    save_base,
+)
+from experiments.general_points.language import answer_logprobs
+from experiments.general_points.mixture import small_vocabulary
+from rlrazor.models.transformer import Transformer
+from rlrazor.models.transformer_config import TransformerConfig
+from rlrazor.runtime.tokenizer import vocabulary
+from rlrazor.tasks.procedural.pieces import TASKS
+from tests.oracles.scripts import ROOT
+
+SHIPPED = ROOT / "experiments" / "bases" / "gp_small"
+
+
+def test_the_shipped_base_is_read_and_small():
+    base = load_base(SHIPPED)
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) <= 5 * 2**20
+    assert base.tokenizer.get_vocab_size() == base.model.config.vocabulary
+    chex.assert_tree_all_finite(base.params)
+    text = "add 17 25 ="
+    tokens = jnp.array([vocabulary(base.tokenizer).encode_inside(text)])
+    logprobs = answer_logprobs(base.model, base.params, tokens)
+    assert logprobs.shape == tokens.shape
+    assert (logprobs[0, 1:] < 0).all()
+
+
+def test_the_shipped_vocabulary_is_that_of_the_code():
+    """Else prompts that the code makes today are not those that the base has learnt."""
+    ours, _ = small_vocabulary()
+    assert load_base(SHIPPED).tokenizer.get_vocab() == ours.get_vocab()
+
+
+def test_the_record_says_what_the_base_was_made_of_and_can_do():
+    record = load_base(SHIPPED).record
+    made = gp_base.get_config()
+    for field in ("seed", "rules", "steps", "learning_rate"):
+        assert record["config"][field] == made[field]
+    scores = record["scores"]
+    for rule in ("J Q K = 10, greedy", "J Q K = 11 12 13, greedy"):
+        assert 0.03 < scores[rule] < 0.25  # weak, and not blind: there is something to learn
+    assert all(scores[f"prior {suite}, greedy"] > 0.85 for suite in TASKS)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(SHIPPED, tmp_path / "base")
+
+
+def test_a_base_is_read_as_it_was_saved(folder, tmp_path):
+    before = load_base(folder)
+    save_base(tmp_path / "other" / "again", before)
+    after = load_base(tmp_path / "other" / "again")
+    chex.assert_trees_all_equal(after.params, before.params)
+    assert after.model.config == before.model.config
+    assert after.record == before.record
+    assert after.tokenizer.to_str() == before.tokenizer.to_str()
+
+
+@pytest.mark.parametrize("name", [RECORD, WEIGHTS, TOKENIZER])
+@pytest.mark.parametrize("damage", ["missing", "empty", "half"])
+def test_a_broken_file_is_named(folder, name, damage):
+    path = folder / name
+    whole = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(whole[: len(whole) // 2] if damage == "half" else b"")
+    with pytest.raises(ValueError, match=re.escape(name)):
+        load_base(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": None}, {"model": {"width": 3}}, {"model": {"breadth": 3}}, {}],
+    ids=["no model", "too little", "unknown", "nothing"],
+)
+def test_a_record_without_a_model_is_named(folder, change):
+    (folder / RECORD).write_text(json.dumps(change))
+    with pytest.raises(
+        ValueError, match=re.escape(f"{folder / RECORD} is not the record of a base")
+    ):
+        load_base(folder)
+
+
+def test_weights_of_another_size_are_named(folder):
+    record = json.loads((folder / RECORD).read_text())
+    record["model"]["width"] = 64
+    (folder / RECORD).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"model.safetensors has 'params\.\S+' as float32"):
+        load_base(folder)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / "none"))):
+        load_base(tmp_path / "none")
+
+
+# Training.
+
+
+def tiny():
+    config = gp_base.get_config("quick")
+    config.rules = 2
+    config.rows.update(points=1, terse=1, revised=1, failures=1, shown=1, prior=8)
+    config.model.update(width=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp_width=16)
+    config.steps, config.chunk = 6, 2
+    config.checkpoint_every_seconds = -1.0  # after every chunk
+    config.mesh.data = 1
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiles")
+def test_pretraining_resumes_to_the_bit(tmp_path, monkeypatch):
+    config, (tokenizer, words) = tiny(), small_vocabulary()
+    model = Transformer(TransformerConfig(vocabulary=tokenizer.get_vocab_size(), **config.model))
+    whole = pretrain(model, words, config, tmp_path / "whole")
+    save, calls = pretraining.Checkpoints.save, []
+
+    def interrupted(self, position, *arguments):
+        calls.append(position)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        save(self, position, *arguments)
+
+    monkeypatch.setattr(pretraining.Checkpoints, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(model, words, config, tmp_path / "cut")
+    assert calls == [2, 4]
+    resumed = pretrain(model, words, config, tmp_path / "cut")
+    assert calls == [2, 4, 4, 6]
+    chex.assert_trees_all_equal(resumed, whole)
+    fresh = model.init(jax.random.key(config.seed), jnp.zeros((1, 2), jnp.int32))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), whole, fresh)
+    assert min(jax.tree.leaves(moved)) > 0
+    save_base(tmp_path / "base", Base(model, whole, tokenizer, {"config": {"seed": 0}}))
+    chex.assert_trees_all_equal(load_base(tmp_path / "base").params, whole)

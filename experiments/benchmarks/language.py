@@ -44,7 +44,7 @@ class Peer:
     """A process of torch_language.py; it ends when its input does."""
 
     def __init__(self, role: str, settings: dict[str, Any]):
-        self._process = subprocess.Popen(
+        self._process: Any = subprocess.Popen(
             [PEER_PYTHON.value, str(PEERS), role, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -53,8 +53,6 @@ class Peer:
         )
 
     def ask(self, task: str = "") -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"task": task}) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()

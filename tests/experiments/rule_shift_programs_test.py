@@ -75,7 +75,7 @@ def test_methods_learn_from_real_hands(method):
     context = Context(model, ValueHead((4,)), config.objective, config.answer_tokens, 9)
     player = tiny_shift.real_player(model, tiny_points.tokenizer(), config)
     real = build_run(ARMS[method], context, player, config, make_mesh(data=1))
-    tasks = jax.tree.map(lambda leaf: leaf[None], tiny_points.make(wordings=1))
+    tasks = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tiny_points.make(wordings=1))
     known = dataclasses.replace(given(), tasks=tasks, base=base, teacher=base)
     state = compile_once(real.initial)(known, base)
     iterate, found = compile_once(real.iterate), []

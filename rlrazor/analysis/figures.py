@@ -233,16 +233,10 @@ def whiskers(
 
 
 def number(interval: Interval | None, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
-    """Estimate and limits without the number of seeds, for places that state it elsewhere.
-
-    An R2 of -10 is as bad as one of -1e6, which a few seeds can give: both are "< -10".
-    """
+    """Estimate and limits without the number of seeds, for places that state it elsewhere."""
     if interval is None or not np.isfinite(interval.estimate):
         return "n/a"
-    text = interval.limits(scale=scale, digits=digits, unit=unit)
-    if scale == 1.0:
-        text = re.sub(r"-\d{2,}\.\d+", "< -10", text)
-    return text
+    return interval.limits(scale=scale, digits=digits, unit=unit)
 
 
 def bars(text: str) -> str:

@@ -5,6 +5,7 @@ paired as a whole. One seed gives an estimate and no interval (NaN limits), neve
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -35,13 +36,17 @@ class Interval:
         return int(self.low > value) - int(self.high < value)
 
     def limits(self, *, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
-        """E.g. '0.94 [0.91, 0.96]', '9.3 points [7.1, 11.5]' or '0.94 (no interval)'."""
+        """E.g. '0.94 [0.91, 0.96]', '9.3 points [7.1, 11.5]' or '0.94 (no interval)'.
+
+        An R2 of -10 is as bad as one of -1e6, which a few seeds can give: both are "< -10".
+        """
         if not math.isfinite(self.estimate):
             return "no estimate"
         number = f"{scale * self.estimate:.{digits}f}{unit}"
         if not self.known:
             return f"{number} (no interval)"
-        return f"{number} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
+        text = f"{number} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
+        return re.sub(r"-\d{2,}\.\d+", "< -10", text) if scale == 1.0 else text
 
     def text(self, *, scale: float = 1.0, digits: int = 2) -> str:
         """limits() and the number of seeds, e.g. '0.94 (no interval), 1 seed'."""

@@ -26,6 +26,7 @@ VARIANTS = (
     "sft_reverse", "grpo_reverse",  # the other direction of the rule shift
     "grpo_turns_3", "grpo_turns_5", "grpo_turns_10",  # sequential revision
     "sft_diverse", "grpo_diverse",  # arXiv 2510.00237
+    "sft_slow",  # is forgetting only a matter of the rate?
     "sft_terse", "grpo_terse",  # without the reading steps
     "grpo_paper", "grpo_released",  # graded rewards, exact and as released
     "sft_fixed", "grpo_from_sft", "grpo_from_overfit",  # where RL starts
@@ -47,7 +48,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     config.answer_tokens = 32  # an answer in the expert's style has 30
     config.fixed_hands = 512  # of the over-fitted SFT
     config.diverse_rules = 8
-    config.checkpoints = (0.0625, 0.125, 0.25, 0.5, 1.0)  # shares of the budget
+    config.checkpoints = (0.01, 0.03, 0.1, 0.3, 1.0)  # shares of the budget; SFT is quick
 
     # To be chosen by `:select` on in-distribution success alone. So far only SFT and GRPO are.
     rates = {**dict.fromkeys(IMITATE, 3e-4), **dict.fromkeys(EXPLORE, 1e-4), "sft": 1e-3}
@@ -99,7 +100,7 @@ def get_config(mode: str = "full") -> ConfigDict:
         config.seeds = (0, 1, 2)
         config.iterations = 40
         config.rows = 512
-        config.checkpoints = (0.25, 0.5, 1.0)
+        config.checkpoints = (0.03, 0.1, 0.3, 1.0)
         config.measure.hands = 1536
         config.measure.questions = 192
         config.measure.kl_prompts = 256

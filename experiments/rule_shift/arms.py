@@ -62,6 +62,7 @@ class Variant:
     terse: bool = False  # the formula without the reading steps
     fixed: bool = False  # a small set of hands instead of fresh ones: what over-fitting needs
     rewards: str = "binary"  # "paper": +5, -1, -2, -3; "released": as its public code adds them up
+    slowed: float = 1.0  # times the method's learning rate
     start: tuple[str, float] | None = None  # (arm, share of its budget) whose policy it begins with
 
 
@@ -76,7 +77,8 @@ VARIANTS = {
     "paper": Variant(rewards="paper"),
     "released": Variant(rewards="released"),
     "fixed": Variant(fixed=True),
-    "from_sft": Variant(start=("sft", 0.25)),
+    "slow": Variant(slowed=0.1),
+    "from_sft": Variant(start=("sft", 0.1)),
     "from_overfit": Variant(start=("sft_fixed", 1.0)),
 }
 

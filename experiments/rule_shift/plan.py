@@ -126,7 +126,7 @@ def plan_runs(config: Any, *, weights: int, tokens: dict[str, int]) -> list[Plan
             shares = np.asarray(config.checkpoints, float)
             places = sorted({0, *np.maximum(1, np.round(shares * iterations)).astype(int).tolist()})
             runs += [
-                PlannedRun(name, seed, float(rate), iterations, tuple(places))
+                PlannedRun(name, seed, arm.setting.slowed * rate, iterations, tuple(places))
                 for rate in config.learning_rates[arm.method]
             ]
     names = [run.name for run in runs]

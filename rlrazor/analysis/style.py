@@ -70,6 +70,7 @@ VARIANTS = {
     "from_overfit": "from over-fitted SFT",
     "released": "released verifier",
     "fixed": "small fixed set",
+    "slow": "a tenth of the rate",
     "paper": "paper's reward",
 }
 _OTHER_COLOURS = ("#7a818a", "#8a7560", "#5f8597", "#96708a")

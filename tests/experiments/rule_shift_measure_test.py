@@ -172,6 +172,7 @@ def test_the_bases_samples_are_its_own_answers():
     np.testing.assert_array_equal(new.tokens, again.tokens)
 
 
+@pytest.mark.slow
 def test_more_turns_solve_more_and_one_turn_what_is_solved_at_once():
     found = jax.device_get(measure().turns(toy().params[1], tasks(), KEY))
     single = checkpoint(1, 0)

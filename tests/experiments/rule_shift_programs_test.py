@@ -50,7 +50,7 @@ def check_learnt(before, state, found):
 
 
 TOYS = [name for name, method in METHODS.items() if method.source != "pairs"]
-QUICK = ("sft", "grpo", "ppo")
+QUICK = ("sft", "grpo")
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,11 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of this run", required=Tr
 
 
 def main(argv: Any) -> None:
-    from experiments.rule_shift.report import run_and_report
+    from experiments.rule_shift.run import run
+    from experiments.running import run_and_report
 
-    run_and_report(CONFIG.value, WORKDIR.value)
+    config = CONFIG.value
+    run_and_report({"": (run, config)}, WORKDIR.value, title=config.title)
 
 
 if __name__ == "__main__":

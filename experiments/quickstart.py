@@ -8,7 +8,6 @@ experiments/razor_parity.py). Points: GeneralPoints from the small base model th
 tested on a rule that training never showed and on eight prior tasks (gp_rule_shift.py).
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +21,13 @@ WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "folder of this run"
 
 
 def main(argv: Any) -> None:
-    started = time.monotonic()
-    from rlrazor.runtime.mesh import prepare_host
+    from experiments.parity.run import run as run_digits
+    from experiments.rule_shift.run import run as run_points
+    from experiments.running import run_and_report
 
-    prepare_host()  # before anything computes
-
-    from experiments.parity import report as digits
-    from experiments.report import build
-    from experiments.rule_shift import report as points
-
-    config, workdir = CONFIG.value, Path(WORKDIR.value)
-    studies = {
-        "digits": digits.run(config.digits, workdir / "digits"),
-        "points": points.run(config.points, workdir / "points"),
-    }
-    answer, page = build(
-        {name: [folder / "results.jsonl"] for name, folder in studies.items()},
-        workdir,
-        title=config.title,
-    )
-    print(answer)
-    print(f"\n{Path(page).resolve()}   ({time.monotonic() - started:.0f} s)")
+    config = CONFIG.value
+    studies = {"digits": (run_digits, config.digits), "points": (run_points, config.points)}
+    run_and_report(studies, WORKDIR.value, title=config.title)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from experiments.general_points.language import END
 from experiments.general_points.play import LONGEST_ANSWER, closed_vocabulary
-from rlrazor.ops.sequences import append, prompt_and_answer
+from rlrazor.ops.sequences import append, between, prompt_and_answer
 from rlrazor.ops.spelling import spell
 from rlrazor.tasks.general_points import pieces
 from rlrazor.tasks.general_points.alike import alike
@@ -123,22 +123,17 @@ def points_row(
         answer = wrong_answer(task, key, state)
         text, _ = spell(answer, *pieces.byte_table(), LONGEST_ANSWER)
         told, verdict = task.step(state, text)
-        said = spell(answer, task.piece_tokens, task.piece_lengths, task.demonstration_size)
-        longer = append(append(append(row, *said), END_ROW, 1), told.words, told.words_length)
+        longer = append(
+            append(append(row, *task.spelled(answer)), END_ROW, 1), told.words, told.words_length
+        )
         happens = (turn < wrong) & ~verdict.correct  # a guess may be right by chance
         kept = jax.tree.map(lambda a, b: jnp.where(happens, a, b), (told, longer), (state, row))
         return (*kept, turn + 1), None
 
     wrong_keys = jax.random.split(wrong_key, failures)
     (_, row, _), _ = jax.lax.scan(fail, (state, row, jnp.int32(0)), wrong_keys)
-    weights = jnp.ones(len(state.hand.ranks), jnp.int32)
-    answered = append(append(row, *task.demonstrate(answer_key, state, weights)), END_ROW, 1)
-    return answered[0], _between(row[1], answered[1], size)
-
-
-def _between(first: jax.Array, end: jax.Array, size: int) -> jax.Array:  # bool[size]
-    place = jnp.arange(size)
-    return (place >= first) & (place < end)
+    answered = append(append(row, *task.demonstrate(answer_key, state)), END_ROW, 1)
+    return answered[0], between(row[1], answered[1], size)
 
 
 def shown_row(task: GeneralPoints, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -149,14 +144,13 @@ def shown_row(task: GeneralPoints, key: jax.Array) -> tuple[jax.Array, jax.Array
     deal_key, answer_key = jax.random.split(key)
     state = task.reset(deal_key)
     prompt = task.prompt(state)
-    weights = jnp.ones(len(state.hand.ranks), jnp.int32)
-    answer, length = task.demonstrate(answer_key, state, weights)
+    answer, length = task.demonstrate(answer_key, state)
     size = 2 * (len(prompt.tokens) + len(answer) + 1)
     row = jnp.zeros(size, jnp.int32), jnp.int32(0)
     shown = append(append(append(row, prompt.tokens, prompt.length), answer, length), END_ROW, 1)
     asked = append(shown, prompt.tokens, prompt.length)
     answered = append(append(asked, answer, length), END_ROW, 1)
-    return answered[0], _between(asked[1], answered[1], size)
+    return answered[0], between(asked[1], answered[1], size)
 
 
 def wrong_answer(task: GeneralPoints, key: jax.Array, state: PointsState) -> jax.Array:
@@ -169,9 +163,7 @@ def wrong_answer(task: GeneralPoints, key: jax.Array, state: PointsState) -> jax
     slips = jax.random.bernoulli(slip_key, 0.25)
     other = jax.random.randint(number_key, (), 1, HIGHEST_FACE + 1)
     used = jnp.where(slips, numbers.at[0].set(other), numbers)
-    formula = formula_pieces(used, *jnp.unravel_index(place, shape))
-    answer = pieces.expert_answer(state.hand.ranks, numbers, formula, task.target)
-    return jnp.where(task.terse, pieces.without_reading(answer, len(numbers)), answer)
+    return task.answer_pieces(state, formula_pieces(used, *jnp.unravel_index(place, shape)))
 
 
 def prior_row(task: Procedural, key: jax.Array) -> tuple[jax.Array, jax.Array]:  # i32[T], bool[T]

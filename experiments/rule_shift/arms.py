@@ -5,7 +5,8 @@ A method is a source and an objective; a variant changes one thing about how any
 
 import dataclasses
 
-SOURCES = ("expert", "pairs", "base", "policy", "kept", "teacher")
+PLAYED = ("base", "policy", "kept", "teacher")  # sources whose rows are answers to be sampled
+SOURCES = ("expert", "pairs", *PLAYED)
 
 
 @dataclasses.dataclass(frozen=True)

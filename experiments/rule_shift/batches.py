@@ -11,8 +11,7 @@ from flax import struct
 from experiments.general_points.language import END, Player
 from experiments.general_points.mixture import END_ROW, wrong_answer
 from rlrazor.ops.advantages import centred, leave_one_out, standardised
-from rlrazor.ops.sequences import append, prompt_and_answer
-from rlrazor.ops.spelling import spell
+from rlrazor.ops.sequences import append, between, prompt_and_answer
 from rlrazor.sampling.decode import Sampling
 from rlrazor.tasks.general_points.task import GeneralPoints
 from rlrazor.types import Metrics, Params
@@ -32,9 +31,7 @@ class Rows:
     played: jax.Array | None = None  # bool[B, K]
     rewards: jax.Array | None = None  # f32[B, K]
     solved: jax.Array | None = None  # bool[B]
-    shown: tuple[jax.Array, jax.Array] | None = (
-        None  # i32[B, U], bool[B, U] answer with a demonstration
-    )
+    shown: tuple[jax.Array, jax.Array] | None = None  # i32[B, U], bool[B, U] behind an expert's
     added: Any = None  # what `objectives` works out once an iteration, rows first
 
 
@@ -45,7 +42,7 @@ def demonstrations(task: GeneralPoints, keys: jax.Array) -> Rows:
         deal_key, answer_key = jax.random.split(key)
         state = task.reset(deal_key)
         said = task.prompt(state)
-        answer = task.demonstrate(answer_key, state, jnp.ones(task.deck.cards, jnp.int32))
+        answer = task.demonstrate(answer_key, state)
         return prompt_and_answer(said.tokens, said.length, *answer, end=END)
 
     return Rows(*jax.vmap(row)(keys))
@@ -58,13 +55,8 @@ def preference_pairs(task: GeneralPoints, keys: jax.Array) -> Rows:
         deal_key, answer_key, wrong_key = jax.random.split(key, 3)
         state = task.reset(deal_key)
         said = task.prompt(state)
-        right = task.demonstrate(answer_key, state, jnp.ones(task.deck.cards, jnp.int32))
-        wrong = spell(
-            wrong_answer(task, wrong_key, state),
-            task.piece_tokens,
-            task.piece_lengths,
-            task.demonstration_size,
-        )
+        right = task.demonstrate(answer_key, state)
+        wrong = task.spelled(wrong_answer(task, wrong_key, state))
         rows = [prompt_and_answer(said.tokens, said.length, *x, end=END) for x in (right, wrong)]
         return rows[0], rows[1]
 
@@ -153,14 +145,12 @@ def with_demonstration(
     def row(key, tokens, mask):
         state = task.reset(jax.random.fold_in(key, 0))
         said = task.prompt(state)
-        weights = jnp.ones(task.deck.cards, jnp.int32)
-        answer, length = task.demonstrate(jax.random.fold_in(key, 2), state, weights)
+        answer, length = task.demonstrate(jax.random.fold_in(key, 2), state)
         size = len(said.tokens) + len(answer) + 1 + len(tokens)
         start = jnp.zeros(size, jnp.int32), jnp.int32(0)
         whole = append(append(start, said.tokens, said.length), answer, length)
         said_in_all = jnp.max(jnp.where(mask, jnp.arange(len(mask)) + 1, 0))
         joined, end = append(append(whole, END_ROW, 1), tokens, said_in_all)
-        place = jnp.arange(size)
-        return joined, (place >= end - jnp.sum(mask)) & (place < end)
+        return joined, between(end - jnp.sum(mask), end, size)
 
     return jax.vmap(row)(keys, rows.tokens, rows.mask)

@@ -8,15 +8,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from experiments.general_points.language import Player, appender
-from experiments.rule_shift.arms import Arm
+from experiments.rule_shift.arms import PLAYED, Arm
 from experiments.rule_shift.objectives import OBJECTIVES, Context, Others
 from experiments.rule_shift.programs import Given, build_run, sizes_of
 from rlrazor.models.cache import init_cache
 from rlrazor.models.transformer import Transformer
 from rlrazor.runtime.mesh import compile_once
 from rlrazor.types import Params
-
-SAMPLED = ("policy", "kept", "base", "teacher")  # sources whose rows are played
 
 
 def flops_per_iteration(arm: Arm, config: Any, *, weights: int, tokens: int) -> float:
@@ -26,7 +24,7 @@ def flops_per_iteration(arm: Arm, config: Any, *, weights: int, tokens: int) -> 
     not in it.
     """
     how, sizes = arm.how, sizes_of(arm, config)
-    passes = 6 * how.epochs + 2 * (how.source in SAMPLED) + 2 * how.needs_base
+    passes = 6 * how.epochs + 2 * (how.source in PLAYED) + 2 * how.needs_base
     passes += 2 * (how.objective in ("psft", "on_policy_distillation", "ppo"))
     passes += 4 * (how.objective == "sdft")  # rows with a demonstration are twice as long
     rows = sizes.rows * (2 if how.source == "pairs" else 1)
@@ -71,7 +69,7 @@ def compiled_flops(
         rows,
     )
     total += how.epochs * sizes.minibatches * _count(gradient, params, batch)
-    if how.source in SAMPLED:
+    if how.source in PLAYED:
         T = rows.tokens.shape[1]
         answers = arm.setting.turns * config.answer_tokens
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.rule_shift.arms import ARMS
 from experiments.rule_shift.plan import PlannedRun
+from rlrazor.tasks.procedural.pieces import TASKS as SUITES
 
 NORMS = {
     None: None,
@@ -89,7 +90,7 @@ def result_line(
         },
         "new/count": sizes.hands,
         "ood/count": sizes.hands,
-        "prior/count": 8 * sizes.questions,
+        "prior/count": len(SUITES) * sizes.questions,
         **{name: iteration * value for name, value in flops.items()},
         # JSON has no NaN: what cannot be measured is null.
         **{name: v if math.isfinite(v) else None for name, v in numbers.items()},

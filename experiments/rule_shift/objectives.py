@@ -122,10 +122,6 @@ def _policy_logprobs(context, params, others, rows):
     return context.logprobs(_policy(params), rows.tokens)
 
 
-def _base_logprobs(context, params, others, rows):
-    return context.logprobs(others.base, rows.tokens)
-
-
 def _anchored_nll(context, params, others, rows):
     log_policy = context.distributions(_policy(params), rows.tokens)
     log_base = jax.lax.stop_gradient(context.distributions(others.base, rows.tokens))

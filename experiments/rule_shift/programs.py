@@ -12,7 +12,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from experiments.general_points.language import Player
-from experiments.rule_shift.arms import Arm
+from experiments.rule_shift.arms import PLAYED, Arm
 from experiments.rule_shift.batches import (
     Rows,
     demonstrations,
@@ -177,7 +177,7 @@ def build_run(arm: Arm, context: Context, player: Player, config: Any, mesh: Mes
 def sizes_of(arm: Arm, config: Any) -> Sizes:
     """Rows of an iteration: as many for every method, fewer episodes where they are longer."""
     rows, samples, turns = config.rows, 1, arm.setting.turns
-    if arm.how.source in ("policy", "kept", "base", "teacher"):
+    if arm.how.source in PLAYED:
         samples = config.samples
     prompts = max(rows // (samples * turns), config.minibatches)
     # Minibatches of one size: so many prompts at a time.

@@ -36,3 +36,13 @@ def append(
     place = jnp.arange(len(tokens))
     slots = jnp.where(place < count, length + place, len(before))
     return before.at[slots].set(tokens, mode="drop"), length + count
+
+
+def between(
+    first: jax.Array,  # i32[]
+    end: jax.Array,  # i32[] not included
+    size: int,
+) -> jax.Array:  # bool[size]
+    """The places from `first` to before `end`."""
+    place = jnp.arange(size)
+    return (place >= first) & (place < end)

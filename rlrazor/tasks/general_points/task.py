@@ -215,20 +215,36 @@ class GeneralPoints:
         self,
         key: jax.Array,
         state: PointsState,
-        height_weights: jax.Array,  # i32[C] see solver.sample_solution; ones draw uniformly
+        height_weights: jax.Array | None = None,  # i32[C] see solver.sample_solution; None: evenly
     ) -> tuple[jax.Array, jax.Array]:  # i32[demonstration_size] tokens zero padded, i32[]
         """An expert's answer that the judge calls correct, drawn among all solutions."""
-        answer = self.demonstration_pieces(key, state, height_weights)
-        return spell(answer, self.piece_tokens, self.piece_lengths, self.demonstration_size)
+        return self.spelled(self.demonstration_pieces(key, state, height_weights))
 
     def demonstration_pieces(
-        self, key: jax.Array, state: PointsState, height_weights: jax.Array
+        self, key: jax.Array, state: PointsState, height_weights: jax.Array | None = None
     ) -> jax.Array:  # i32[...] pieces
         """The same as pieces, which `pieces.byte_table` spells as text."""
         numbers = self.values[state.hand.ranks - 1]
-        formula = sample_solution(key, numbers, self.target, height_weights)
-        answer = pieces.expert_answer(state.hand.ranks, numbers, formula, self.target)
-        return jnp.where(self.terse, pieces.without_reading(answer, len(numbers)), answer)
+        if height_weights is None:
+            height_weights = jnp.ones(len(numbers), jnp.int32)
+        return self.answer_pieces(state, sample_solution(key, numbers, self.target, height_weights))
+
+    def answer_pieces(
+        self,
+        state: PointsState,
+        formula: jax.Array,  # i32[L] pieces
+    ) -> jax.Array:  # i32[...] pieces
+        """The expert's way to answer with a formula, right or wrong."""
+        ranks = state.hand.ranks
+        answer = pieces.expert_answer(ranks, self.values[ranks - 1], formula, self.target)
+        return jnp.where(self.terse, pieces.without_reading(answer, len(ranks)), answer)
+
+    def spelled(
+        self,
+        answer: jax.Array,  # i32[...] pieces
+    ) -> tuple[jax.Array, jax.Array]:  # i32[demonstration_size] tokens zero padded, i32[]
+        """An answer in pieces as the tokens of the task's vocabulary."""
+        return spell(answer, self.piece_tokens, self.piece_lengths, self.demonstration_size)
 
 
 def make_general_points(

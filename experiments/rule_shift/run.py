@@ -1,6 +1,5 @@
-"""From a config and a folder to results and their report."""
+"""The rule-shift study, from a config and a folder."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,3 @@ def run(config: Any, workdir: str | Path) -> Path:
     with open_workdir(workdir, config.to_dict(), ignore=OPERATIONAL) as folder:
         run_study(config, folder, base)
     return folder
-
-
-def run_and_report(config: Any, workdir: str) -> None:
-    """Runs or resumes the study, writes report.html and prints the answer."""
-    started = time.monotonic()
-    from rlrazor.runtime.mesh import prepare_host
-
-    prepare_host()  # before anything computes
-
-    from experiments.report import build
-
-    folder = run(config, workdir)
-    answer, page = build([folder / "results.jsonl"], folder, title=config.title)
-    print(answer)
-    print(f"\n{Path(page).resolve()}   ({time.monotonic() - started:.0f} s)")

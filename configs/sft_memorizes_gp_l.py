@@ -42,6 +42,7 @@ def get_config(mode: str = "full") -> ConfigDict:
 
     config.iterations = 150  # of GRPO; every other arm gets the same FLOPs
     config.rows = 4096  # demonstrations or episodes of an iteration
+    config.rows_at_once = 1024  # of a minibatch on a device; a CPU wants few: they fit its cache
     config.samples = 16  # of them for each prompt, where the policy answers
     config.minibatches = 4  # updates an iteration and epoch
     config.temperature = 1.0  # of training samples; scores are taken from the same distribution
@@ -96,6 +97,8 @@ def get_config(mode: str = "full") -> ConfigDict:
     config.checkpoint_every_seconds = 120.0
     config.tensorboard = True
 
+    if mode in ("cpu", "select", "quick"):
+        config.rows_at_once = 16
     if mode in ("cpu", "select"):
         config.seeds = (0, 1, 2)
         config.iterations = 40

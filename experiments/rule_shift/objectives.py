@@ -88,10 +88,23 @@ Loss = Callable[[Context, Params, Others, Rows], tuple[jax.Array, Metrics]]
 Prepare = Callable[[Context, Params, Others, Rows], Any]
 
 
+def _tokens(rows: Rows) -> jax.Array:
+    return jnp.sum(rows.mask)
+
+
+def _answers(rows: Rows) -> jax.Array:
+    return jnp.sum(jnp.any(rows.mask, axis=1))
+
+
+def _turns(rows: Rows) -> jax.Array:
+    return jnp.sum(rows.played)  # type: ignore
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective:
     loss: Loss
     prepare: Prepare = lambda context, params, others, rows: None
+    weight: Callable[[Rows], jax.Array] = _tokens  # what the loss is a mean over
 
 
 def _policy(params: Params) -> Params:
@@ -333,16 +346,16 @@ OBJECTIVES = {
     "dft": Objective(_dft),
     "psft": Objective(_psft, _policy_logprobs),
     "anchored_nll": Objective(_anchored_nll),
-    "simpo": Objective(_simpo),
-    "dpo": Objective(_dpo, _base_of_pairs),
-    "grpo": Objective(_grpo),
-    "grpo_std": Objective(_grpo_std),
+    "simpo": Objective(_simpo, weight=_answers),
+    "dpo": Objective(_dpo, _base_of_pairs, _answers),
+    "grpo": Objective(_grpo, weight=_answers),
+    "grpo_std": Objective(_grpo_std, weight=_answers),
     "dapo": Objective(_dapo),
-    "anchored_grpo": Objective(_anchored_grpo),
-    "rloo": Objective(_rloo),
-    "reinforce": Objective(_reinforce),
-    "gspo": Objective(_gspo),
-    "ppo": Objective(_ppo, _criticise),
+    "anchored_grpo": Objective(_anchored_grpo, weight=_answers),
+    "rloo": Objective(_rloo, weight=_answers),
+    "reinforce": Objective(_reinforce, weight=_answers),
+    "gspo": Objective(_gspo, weight=_answers),
+    "ppo": Objective(_ppo, _criticise, _turns),
     "on_policy_distillation": Objective(_distil, _teacher_logprobs),
     "sdft": Objective(_sdft, _shown_distributions),
 }

@@ -25,7 +25,8 @@ class PlannedRun:
 
 
 COUNTS = (
-    "rows", "samples", "minibatches", "fixed_hands", "diverse_rules", "answer_tokens",
+    "rows", "rows_at_once", "samples", "minibatches", "fixed_hands", "diverse_rules",
+    "answer_tokens",
     "measure.hands", "measure.questions", "measure.kl_prompts", "measure.turn_hands",
     "measure.pass_hands", "measure.pass_samples",
 )  # fmt: skip

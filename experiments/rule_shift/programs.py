@@ -1,6 +1,7 @@
 """One iteration of a run as one compiled program: draw or play, judge, compare, update."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +22,10 @@ from experiments.rule_shift.batches import (
     with_demonstration,
 )
 from experiments.rule_shift.objectives import OBJECTIVES, Context, Others
-from rlrazor.runtime.mesh import spread
+from rlrazor.runtime.mesh import add_up, spread
 from rlrazor.tasks.general_points.task import GeneralPoints
 from rlrazor.training.optimizer import adamw, warmup_schedule
+from rlrazor.training.parts import Parts
 from rlrazor.training.state import TrainState, init_state
 from rlrazor.training.step import make_train_step
 from rlrazor.types import Metrics, Params
@@ -153,11 +155,15 @@ def build_run(arm: Arm, context: Context, player: Player, config: Any, mesh: Mes
         rows = dataclasses.replace(rows, added=jax.lax.stop_gradient(added))
 
         def loss(params, batch, key):
-            # Drawn from everywhere by the new order, rows would else lie whole on every device.
-            value, _ = objective.loss(context, params, others, spread(batch, mesh))
+            value, _ = objective.loss(context, params, others, batch)
             return value, {}
 
-        step = make_train_step(loss, optimizer(given))
+        parts = Parts(
+            count=parts_of(len(rows.tokens) // sizes.minibatches, config.rows_at_once, mesh.size),
+            weight=objective.weight,
+            add_up=functools.partial(add_up, mesh=mesh),
+        )
+        step = make_train_step(loss, optimizer(given), parts)
         batches = in_minibatches(order_key, rows, sizes.minibatches, how.epochs)
         train, of_updates = jax.lax.scan(step, train, batches)
         metrics = {**of_rows, **jax.tree.map(jnp.mean, of_updates)}
@@ -183,6 +189,17 @@ def sizes_of(arm: Arm, config: Any) -> Sizes:
     # Minibatches of one size: so many prompts at a time.
     prompts -= prompts % (config.minibatches // math.gcd(config.minibatches, samples))
     return Sizes(prompts, samples, config.minibatches, config.fixed_hands)
+
+
+def parts_of(rows: int, at_once: int, devices: int) -> int:
+    """The fewest equal parts, a share of them for every device, of at most `at_once` rows each."""
+    if rows % devices:
+        raise ValueError(
+            f"a minibatch of {rows} rows does not divide among {devices} devices; change "
+            "config.rows, config.samples or config.minibatches, or use fewer devices"
+        )
+    share = rows // devices
+    return devices * next(n for n in range(-(-share // at_once), share + 1) if share % n == 0)
 
 
 def in_minibatches(key: jax.Array, rows: Rows, count: int, epochs: int) -> Rows:

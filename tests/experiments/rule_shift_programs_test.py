@@ -66,6 +66,17 @@ def test_every_method_learns_for_two_iterations(method):
     assert (state.average is None) == (how.objective != "sdft")
 
 
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=() if m in QUICK else pytest.mark.slow) for m in TOYS],
+)
+def test_an_update_is_the_same_in_parts(method):
+    """What each loss is a mean over is what its parts weigh."""
+    (_, (cut,)), (_, (whole,)) = (run(method, rows_at_once=rows) for rows in (2, 100))
+    for name in ("loss", "gradient_norm"):
+        np.testing.assert_allclose(cut[name], whole[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in TOYS] + ["sft", "sdft"])
 def test_methods_learn_from_real_hands(method):

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "training": ("types",),
     "losses": ("types", "ops"),
     "tasks": ("types", "ops"),
-    "models": ("types", "ops"),
+    "models": ("types", "ops", "runtime.tensor_files", "runtime.hub"),
     "analysis": ("types", "ops"),
     "sampling": ("types", "ops", "tasks.protocol"),
     "evaluation": ("types", "ops", "tasks.protocol", "sampling"),

@@ -1,0 +1,197 @@
+"""Folders of safetensors files: read by slices, written one tensor after the other.
+
+The layout is Hugging Face's: one file, or shards and an index that says which tensor is where.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from safetensors import SafetensorError, safe_open
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+STORED_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """What a file's header says of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str  # as safetensors names it: F32, BF16, ...
+    file: Path
+
+
+class TensorFolder:
+    """The tensors of a folder by name; opening it reads the headers and nothing else.
+
+    ValueError names a file that is missing, truncated or no safetensors, a tensor that the index
+    promises and no file has, and one that a file has and the index does not know.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.bytes_read = 0  # of tensors, by this process; the disk is read in whole pages
+        self.stored: dict[str, Stored] = {}
+        self._open: dict[Path, Any] = {}
+        promised = _read_index(folder)
+        for file in [folder / SINGLE] if promised is None else sorted(set(promised.values())):
+            if not file.is_file():
+                needed = [name for name, where in (promised or {}).items() if where == file]
+                what = f", which its index names for {min(needed)!r}" if needed else ""
+                raise ValueError(f"{folder} lacks the file {file.name}{what}; fetch it again")
+            self._read_header(file, promised)
+        for name, file in (promised or {}).items():
+            if name not in self.stored:
+                raise ValueError(f"{file} lacks the tensor {name!r}, which its index promises")
+
+    def _read_header(self, file: Path, promised: dict[str, Path] | None) -> None:
+        try:
+            # Files are mapped into memory: a slice touches the pages it lies on.
+            self._open[file] = opened = safe_open(file, "np")
+            for name in opened.keys():  # noqa: SIM118  # not a dict
+                if promised is not None and promised.get(name) != file:
+                    raise ValueError(f"{file} holds the tensor {name!r}, which its index ignores")
+                header = opened.get_slice(name)
+                self.stored[name] = Stored(tuple(header.get_shape()), header.get_dtype(), file)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"{file} cannot be read as safetensors ({error}); fetch it again"
+            ) from error
+
+    @property
+    def bytes_stored(self) -> int:
+        """Of all tensors, which must be of the types that this project writes."""
+        size = {stored: jnp.dtype(name).itemsize for name, stored in STORED_NAMES.items()}
+        return sum(math.prod(s.shape) * size[s.dtype] for s in self.stored.values())
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(self._open)
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """The slice of the tensor, and no more of the file than it."""
+        part = self._open[self.stored[name].file].get_slice(name)[index]
+        self.bytes_read += part.nbytes
+        return part
+
+
+def _read_index(folder: Path) -> dict[str, Path] | None:
+    """Which file has which tensor; None for a model in one file."""
+    if not (folder / INDEX).exists():
+        if (folder / SINGLE).exists():
+            return None
+        others = sorted(path.name for path in folder.glob("*.safetensors"))
+        if others:
+            raise ValueError(f"{folder} has {others[0]} but no {INDEX}; fetch the index as well")
+        raise ValueError(
+            f"{folder} has neither {SINGLE} nor {INDEX}; weights of another format, such as "
+            "pytorch_model.bin, must be saved as safetensors first"
+        )
+    index = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise ValueError(f"{folder / INDEX} has no weight_map; fetch it again")
+    for name, file in index.items():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise ValueError(
+                f"{folder / INDEX} puts {name!r} into {file!r}; it must be a file of that folder"
+            )
+    return {name: folder / file for name, file in index.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; ValueError names a file that is not there or not one."""
+    try:
+        fields = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(fields).__name__}")
+    return fields
+
+
+def to_host(array: Any) -> np.ndarray:
+    """The whole array in this process; every process that has a part of it must call this."""
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    return np.asarray(array)
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A tensor to be written."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write_tensors(
+    folder: Path,
+    planned: Sequence[Planned],
+    arrays: Iterable[np.ndarray],  # in the order of `planned`; only one is held at a time
+    *,
+    max_shard_bytes: int,
+) -> None:
+    """Writes one file, or shards of at most so many bytes of tensors, and their index."""
+    shards: list[list[Planned]] = [[]]
+    for tensor in planned:
+        if shards[-1] and sum(t.nbytes for t in [*shards[-1], tensor]) > max_shard_bytes:
+            shards.append([])
+        shards[-1].append(tensor)
+    n = len(shards)
+    names = [f"model-{i + 1:05}-of-{n:05}.safetensors" for i in range(n)] if n > 1 else [SINGLE]
+    remaining = iter(arrays)
+    for name, shard in zip(names, shards, strict=True):
+        _write_file(folder / name, shard, remaining)
+    if n > 1:
+        index = {
+            "metadata": {"total_size": sum(tensor.nbytes for tensor in planned)},
+            "weight_map": {t.name: f for f, s in zip(names, shards, strict=True) for t in s},
+        }
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _write_file(path: Path, planned: Sequence[Planned], arrays: Iterator[np.ndarray]) -> None:
+    """One safetensors file: the header's length in eight bytes, the header, the tensors' bytes.
+
+    By hand, for the library's own writers want all tensors of a file in memory at once.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers asks for this one
+    end = 0
+    for tensor in planned:
+        start, end = end, end + tensor.nbytes
+        header[tensor.name] = {
+            "dtype": STORED_NAMES[tensor.dtype.name],
+            "shape": tensor.shape,
+            "data_offsets": (start, end),
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # so that tensors begin at whole words
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in planned:
+            array = next(arrays)
+            if (array.shape, array.dtype) != (tensor.shape, tensor.dtype):
+                raise ValueError(
+                    f"{tensor.name!r} was planned as {tensor.dtype}{list(tensor.shape)}, got "
+                    f"{array.dtype}{list(array.shape)}"
+                )
+            file.write(np.ascontiguousarray(array).view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -12,7 +12,11 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "experiments" / "notebooks").glo
 
 
 @pytest.mark.filterwarnings("default")  # Jupyter's own
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=pytest.mark.slow if p.stem == "own_loss" else ()) for p in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_the_notebook_runs(path, tmp_path, monkeypatch):
     results = synthetic_results.write(tmp_path / "results.jsonl", seeds=3, checkpoints=2)
     monkeypatch.setenv("RLRAZOR_RESULTS", str(results))

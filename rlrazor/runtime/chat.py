@@ -83,9 +83,10 @@ def render(chat: Chat, messages: Messages, **variables: Any) -> Rendered:
     """A whole conversation and the mask of what the assistant says in it.
 
     `variables` are the template's own, such as `tools` or `enable_thinking`, and trusted: special
-    tokens in them stay special. Where the template marks what is generated, the mark counts, with the end of the turn. Elsewhere, a turn is what follows the
-    prompt that would have asked for it; ValueError if what came before looks different there. The
-    ids of an answer are those of its own text, never merged with the header before it.
+    tokens in them stay special. Where the template marks what is generated, the mark counts, with
+    the end of the turn. Elsewhere, a turn is what follows the prompt that would have asked for it;
+    ValueError if what came before looks different there. The ids of an answer are those of its own
+    text, never merged with the header before it.
     """
     shown, hidden = _hide(chat, messages)
     if MARKED.search(chat.template):

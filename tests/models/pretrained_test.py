@@ -288,7 +288,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, broken, message, monkeypatc
 def test_a_stored_head_of_a_tied_model_is_named(tmp_path):
     named = tiny.tensors("Qwen2") | {"lm_head.weight": np.zeros((40, 32), np.float32)}
     tiny.write(tmp_path, tiny.fields("Qwen2"), named)
-    with pytest.raises(ValueError, match=r"'lm_head.weight', .* with tie_word_embeddings false"):
+    with pytest.raises(ValueError, match=r"'lm_head.weight', .* set tie_word_embeddings to false"):
         load_pretrained(tmp_path)
 
 

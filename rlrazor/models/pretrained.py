@@ -5,8 +5,6 @@ Qwen2.5, Qwen3 and Llama 3 (text).
 
 import dataclasses
 import json
-import shutil
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from rlrazor.models.tensor_map import Tensor, check, gather, path_of, plan, read
 from rlrazor.models.transformer import Transformer
 from rlrazor.models.transformer_config import FloatName, TransformerConfig
 from rlrazor.runtime.hub import find_model
-from rlrazor.runtime.tensor_files import TensorFolder, read_json, write_tensors
+from rlrazor.runtime.tensor_files import TensorFolder, read_json, write_folder
 from rlrazor.types import Params
 
 # Beside the weights, what a tokenizer and `generate` need.
@@ -93,29 +91,16 @@ def save_pretrained(
     beyond ours. `dtype` is that of the file, or else of the parameters. Tensors are gathered and
     written one by one. With several processes all must call this; the first one writes.
     """
-    folder = Path(folder)
     came_from = None if source is None else find_model(source)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not empty; give a new folder to save to")
     leaves = _matching(params, config)
     planned, arrays = plan(leaves, dtype), gather(leaves, dtype)
     fields = config_to_json(config, dtype=planned[0].dtype.name)
+    beside: dict[str, str | Path] = {}
     if came_from is not None:
         fields = config_like(fields, read_json(came_from / CONFIG))
-    if jax.process_index():
-        deque(arrays, maxlen=0)  # takes part in gathering
-        return
-    partial = folder.with_name(folder.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)  # of a save that was cut off
-    partial.mkdir(parents=True)
-    write_tensors(partial, planned, arrays, max_shard_bytes=max_shard_bytes)
-    (partial / CONFIG).write_text(json.dumps(fields, indent=2) + "\n")
-    if came_from is not None:
-        for name in COPIED:
-            if (came_from / name).exists():
-                shutil.copyfile(came_from / name, partial / name)
-    partial.replace(folder)
+        beside |= {name: came_from / name for name in COPIED if (came_from / name).exists()}
+    beside[CONFIG] = json.dumps(fields, indent=2) + "\n"
+    write_folder(Path(folder), planned, arrays, beside, max_shard_bytes=max_shard_bytes)
 
 
 def _matching(params: Params, config: TransformerConfig) -> list[tuple[Tensor, Any]]:

@@ -7,8 +7,10 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from safetensors import SafetensorError, safe_open
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 STORED_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -38,13 +40,15 @@ class TensorFolder:
     promises and no file has, and one that a file has and the index does not know.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, stem: str = "model"):
         self.folder = folder
         self.bytes_read = 0  # of tensors, by this process; the disk is read in whole pages
         self.stored: dict[str, Stored] = {}
         self._open: dict[Path, Any] = {}
-        promised = _read_index(folder)
-        for file in [folder / SINGLE] if promised is None else sorted(set(promised.values())):
+        promised = _read_index(folder, stem)
+        for file in (
+            [folder / (stem + SUFFIX)] if promised is None else sorted(set(promised.values()))
+        ):
             if not file.is_file():
                 needed = [name for name, where in (promised or {}).items() if where == file]
                 what = f", which its index names for {min(needed)!r}" if needed else ""
@@ -85,25 +89,26 @@ class TensorFolder:
         return part
 
 
-def _read_index(folder: Path) -> dict[str, Path] | None:
+def _read_index(folder: Path, stem: str) -> dict[str, Path] | None:
     """Which file has which tensor; None for a model in one file."""
-    if not (folder / INDEX).exists():
-        if (folder / SINGLE).exists():
+    single, index_name = stem + SUFFIX, stem + INDEX_SUFFIX
+    if not (folder / index_name).exists():
+        if (folder / single).exists():
             return None
-        others = sorted(path.name for path in folder.glob("*.safetensors"))
+        others = sorted(path.name for path in folder.glob(f"{stem}*{SUFFIX}"))
         if others:
-            raise ValueError(f"{folder} has {others[0]} but no {INDEX}; fetch the index as well")
+            raise ValueError(f"{folder} has {others[0]} but no {index_name}; fetch the index too")
         raise ValueError(
-            f"{folder} has neither {SINGLE} nor {INDEX}; weights of another format, such as "
-            "pytorch_model.bin, must be saved as safetensors first"
+            f"{folder} has neither {single} nor {index_name}; weights of another format, such as "
+            "those of torch.save, must be saved as safetensors first"
         )
-    index = read_json(folder / INDEX).get("weight_map")
+    index = read_json(folder / index_name).get("weight_map")
     if not isinstance(index, dict) or not index:
-        raise ValueError(f"{folder / INDEX} has no weight_map; fetch it again")
+        raise ValueError(f"{folder / index_name} has no weight_map; fetch it again")
     for name, file in index.items():
         if not isinstance(file, str) or Path(file).name != file:
             raise ValueError(
-                f"{folder / INDEX} puts {name!r} into {file!r}; it must be a file of that folder"
+                f"{folder / index_name} puts {name!r} into {file!r}; it must lie in that folder"
             )
     return {name: folder / file for name, file in index.items()}
 
@@ -141,12 +146,44 @@ class Planned:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def write_tensors(
+def write_folder(
     folder: Path,
     planned: Sequence[Planned],
     arrays: Iterable[np.ndarray],  # in the order of `planned`; only one is held at a time
+    beside: Mapping[str, str | Path],  # other files: their text, or which file to copy
     *,
     max_shard_bytes: int,
+    stem: str = "model",
+) -> None:
+    """Writes a new folder of tensors and files, the whole of it or none.
+
+    With several processes all must call it, for they gather the arrays; the first one writes.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and is not empty; give a new folder to save to")
+    if jax.process_index():
+        deque(arrays, maxlen=0)
+        return
+    partial = folder.with_name(folder.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)  # of a save that was cut off
+    partial.mkdir(parents=True)
+    write_tensors(partial, planned, arrays, max_shard_bytes=max_shard_bytes, stem=stem)
+    for name, content in beside.items():
+        if isinstance(content, str):
+            (partial / name).write_text(content)
+        else:
+            shutil.copyfile(content, partial / name)
+    partial.replace(folder)
+
+
+def write_tensors(
+    folder: Path,
+    planned: Sequence[Planned],
+    arrays: Iterable[np.ndarray],
+    *,
+    max_shard_bytes: int,
+    stem: str = "model",
 ) -> None:
     """Writes one file, or shards of at most so many bytes of tensors, and their index."""
     shards: list[list[Planned]] = [[]]
@@ -155,7 +192,9 @@ def write_tensors(
             shards.append([])
         shards[-1].append(tensor)
     n = len(shards)
-    names = [f"model-{i + 1:05}-of-{n:05}.safetensors" for i in range(n)] if n > 1 else [SINGLE]
+    names = [f"{stem}-{i + 1:05}-of-{n:05}{SUFFIX}" for i in range(n)]
+    if n == 1:
+        names = [stem + SUFFIX]
     remaining = iter(arrays)
     for name, shard in zip(names, shards, strict=True):
         _write_file(folder / name, shard, remaining)
@@ -164,7 +203,7 @@ def write_tensors(
             "metadata": {"total_size": sum(tensor.nbytes for tensor in planned)},
             "weight_map": {t.name: f for f, s in zip(names, shards, strict=True) for t in s},
         }
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        (folder / (stem + INDEX_SUFFIX)).write_text(json.dumps(index, indent=2) + "\n")
 
 
 def _write_file(path: Path, planned: Sequence[Planned], arrays: Iterator[np.ndarray]) -> None:

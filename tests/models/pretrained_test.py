@@ -408,7 +408,7 @@ INDEX, SECOND = "model.safetensors.index.json", "model-00002-of-00003.safetensor
         (lambda f: (f / INDEX).write_text("{}"), f"{INDEX} has no weight_map"),
         (
             lambda f: edit(f / INDEX, lambda i: i["weight_map"].update(x="../x.safetensors")),
-            "puts 'x' into '../x.safetensors'; it must be a file of that folder",
+            "puts 'x' into '../x.safetensors'; it must lie in that folder",
         ),
         (
             lambda f: edit(f / INDEX, lambda i: i["weight_map"].update(x=SECOND)),

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from rlrazor.runtime.distributed import is_writer, tell_all, wait_for_all
 from rlrazor.runtime.workdir import write_whole
 
 log = logging.getLogger(__name__)
 DIGEST = "rlrazor-digest"  # file in a checkpoint's folder
+READERS = 8  # files hashed at a time: hashing is slower than a good disk
 
 
 def _without_keys(tree: Any) -> Any:
@@ -21,18 +24,33 @@ def _without_keys(tree: Any) -> Any:
 
 
 def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _shapes(tree: Any) -> Any:
+    """What Orbax is told of the arrays that it shall make: shape, type and where they lie."""
+
+    def one(leaf: Any) -> Any:
+        if not _is_key(leaf):
+            return ocp.utils.to_shape_dtype_struct(leaf)
+        plain = jax.eval_shape(jax.random.key_data, leaf)
+        return jax.ShapeDtypeStruct(plain.shape, plain.dtype, sharding=leaf.sharding)
+
+    return jax.tree.map(one, tree)
 
 
 def _digest(folder: Path) -> str:
     """One hash of the names and contents of every file below the folder."""
-    whole = hashlib.blake2b()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != DIGEST:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "blake2b").hexdigest()
-            whole.update(f"{path.relative_to(folder)} {content}\n".encode())
-    return whole.hexdigest()
+
+    def of(path: Path) -> str:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "blake2b").hexdigest()
+        return f"{path.relative_to(folder)} {content}\n"
+
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != DIGEST]
+    with ThreadPoolExecutor(READERS) as pool:
+        lines = "".join(pool.map(of, paths))
+    return hashlib.blake2b(lines.encode()).hexdigest()
 
 
 class Checkpoints:
@@ -41,7 +59,11 @@ class Checkpoints:
     Orbax writes to a temporary folder and renames it, so a killed save is never the newest. A
     checkpoint damaged later (torn disk, stray edit) is reported, deleted and the one before it
     used; a digest tells, as Orbax notices some damage late and noisily, a flipped bit not at all.
+    One that is whole and cannot be restored (too little memory, another model) is kept.
     Saving is synchronous: on a CPU, donating arrays that are still being written corrupts them.
+
+    Where a run has several processes, all of them save and restore together, into a folder that
+    all see. Each writes and reads what its own devices hold.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2):
@@ -63,49 +85,63 @@ class Checkpoints:
             ),
             force=True,
         )
-        folder = self._folder(position)
-        write_whole(folder / DIGEST, _digest(folder))
+        if is_writer():
+            folder = self._folder(position)
+            write_whole(folder / DIGEST, _digest(folder))
+        wait_for_all(f"checkpoint {position}")
 
     def restore_newest(
         self, like: Callable[[dict[str, Any]], Any]
     ) -> tuple[Any, dict[str, Any]] | None:
-        """The newest checkpoint that can be read whole, as (state, note); None if there is none.
+        """The newest checkpoint that is whole, as (state, note); None if there is none.
 
-        `like(note)` gives a state of the shapes and shardings that the restored one shall have.
+        `like(note)` gives arrays, or `jax.ShapeDtypeStruct`s, of the shapes, types and shardings
+        that the restored state shall have: the devices may be others than those that saved it.
         """
-        for position in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                self._check_digest(position)
-                note = self._restore(position, note=ocp.args.JsonRestore())["note"]
-                template = like(note)
-                shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_keys(template))
-                plain = self._restore(position, state=ocp.args.StandardRestore(shapes))["state"]
-            except Exception as error:  # Orbax and TensorStore raise many kinds for a torn file
-                reason = str(error).strip().splitlines() or [type(error).__name__]
+        position = self._newest_whole()
+        if position is None:
+            return None
+        note = self._restore(position, note=ocp.args.JsonRestore())["note"]
+        template = like(note)
+        state = self._restore(position, state=ocp.args.StandardRestore(_shapes(template)))["state"]
+        state = jax.tree.map(
+            lambda old, new: jax.random.wrap_key_data(new) if _is_key(old) else new,
+            template,
+            state,
+        )
+        return state, note
+
+    def _newest_whole(self) -> int | None:
+        """Its position; on the way there, damaged ones are reported and deleted.
+
+        The writer looks and tells the others: all must restore the same one.
+        """
+        while True:
+            position = tell_all(max(self._manager.all_steps(), default=-1))
+            if position < 0:
+                return None
+            damage = self._damage(position) if is_writer() else ""
+            if not tell_all(bool(damage)):
+                return position
+            if is_writer():
                 log.warning(
                     "checkpoint %d cannot be read (%s); going back to the one before it",
                     position,
-                    reason[0][:200],
+                    damage,
                 )
-                self._manager.delete(position)
-                continue
-            state = jax.tree.map(
-                lambda old, new: jax.random.wrap_key_data(new) if _is_key(old) else new,
-                template,
-                plain,
-            )
-            return state, note
-        return None
+            self._manager.delete(position)
 
     def _folder(self, position: int) -> Path:
         return Path(self._manager.directory) / str(position)
 
-    def _check_digest(self, position: int) -> None:
+    def _damage(self, position: int) -> str:
+        """What is wrong with a checkpoint; nothing if it is as it was saved."""
         path = self._folder(position) / DIGEST
         if not path.exists():  # the last thing that `save` writes
-            raise ValueError("it was not saved to the end")
+            return "it was not saved to the end"
         if path.read_text() != _digest(path.parent):
-            raise ValueError("its files have changed since they were written")
+            return "its files have changed since they were written"
+        return ""
 
     def _restore(self, position: int, **items: Any) -> Any:
         return self._manager.restore(position, args=ocp.args.Composite(**items))

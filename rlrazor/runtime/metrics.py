@@ -11,6 +11,7 @@ def write_tensorboard(lines: list[dict[str, Any]], folder: Path) -> None:
     """One sub-folder of events for each `run` in the lines, replacing an earlier one.
 
     Every number with a slash in its name ("new/accuracy") becomes a scalar at the line's `step`.
+    Lines come from the writer's results file: other processes have none, and write nothing.
     """
     by_run: dict[str, list[dict[str, Any]]] = {}
     for line in lines:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rlrazor.runtime.distributed import is_writer, wait_for_all
+
 PACKAGES = ("rlrazor", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 BOOKKEEPING = (".lock", "run.json", "run.json.partial")  # the last is left by a killed start
 
@@ -75,8 +77,19 @@ def open_workdir(
     another config (top-level names in `ignore` may differ: they do not touch the results), or is
     in use. Nothing in it is changed then. A folder in which nothing was recorded yet, because the
     first command failed, may be reopened with any config.
+
+    Where a run has several processes, the writer does all this, in a folder that all see.
     """
+    if "://" in str(path):
+        raise ValueError(
+            f"workdir={str(path)!r} must be a folder of the file system, which buckets are not; "
+            "use a disk or network file system, and copy from there"
+        )
     path = Path(path)
+    if not is_writer():
+        wait_for_all("workdir")
+        yield path
+        return
     record = path / "run.json"
     config = json.loads(json.dumps(config))  # as it will be read back: tuples become lists
     try:
@@ -120,6 +133,7 @@ def open_workdir(
                 )
         if changed or not record.exists():
             write_whole(record, json.dumps(describe_run(config), indent=2) + "\n")
+        wait_for_all("workdir")
         yield path
 
 
@@ -127,15 +141,19 @@ class ResultsFile:
     """Append-only JSON lines whose length a checkpoint remembers.
 
     A resumed run cuts the file back to where its checkpoint was taken and writes the lines again:
-    none is lost and none stands twice.
+    none is lost and none stands twice. Of a run's processes, the writer alone has the file; for
+    the others it is empty and stays so.
     """
 
     def __init__(self, path: Path):
         self._path = path
-        self._path.touch()
+        if is_writer():
+            self._path.touch()
 
     def append(self, lines: list[dict[str, Any]]) -> int:
         """Adds lines, durably; returns the file's new length in bytes."""
+        if not is_writer():
+            return 0
         with self._path.open("a") as file:
             file.write(json_lines(lines))
             file.flush()
@@ -144,6 +162,8 @@ class ResultsFile:
 
     def cut(self, length: int) -> None:
         """Keeps the first `length` bytes; ValueError if the file is shorter than that."""
+        if not is_writer():
+            return
         size = self._path.stat().st_size
         if size < length:
             raise ValueError(
@@ -153,4 +173,6 @@ class ResultsFile:
         os.truncate(self._path, length)
 
     def read(self) -> list[dict[str, Any]]:
+        if not is_writer():
+            return []
         return [json.loads(line) for line in self._path.read_text().splitlines()]

@@ -101,6 +101,28 @@ def test_restores_onto_another_mesh(make_state, open_checkpoints):
     assert restored.params["w"].sharding.device_set == set(jax.devices()[:2])
 
 
+def test_restores_from_shapes_alone(make_state, open_checkpoints):
+    """Where the template need not exist, there is never a second state in memory."""
+    state = make_state(7)
+    open_checkpoints().save(1, state, {})
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    )
+    restored, _ = open_checkpoints().restore_newest(lambda note: shapes)
+    assert as_bytes(restored) == as_bytes(state)
+    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(restored), strict=True):
+        assert new.sharding.is_equivalent_to(old.sharding, old.ndim)
+
+
+def test_a_whole_checkpoint_that_does_not_fit_the_state_is_kept(make_state, open_checkpoints):
+    """Another model, or too little memory, is no reason to delete what was learnt."""
+    open_checkpoints().save(1, make_state(7), {})
+    with pytest.raises(ValueError, match="params"):
+        open_checkpoints().restore_newest(lambda note: {"params": {"other": jnp.zeros(3)}})
+    restored, _ = open_checkpoints().restore_newest(lambda note: make_state(0))
+    assert as_bytes(restored) == as_bytes(make_state(7))
+
+
 def test_keeps_the_newest_two(make_state, open_checkpoints, tmp_path):
     checkpoints = open_checkpoints()
     for position in (1, 2, 5, 6):

@@ -234,3 +234,21 @@ def test_write_whole_replaces_or_leaves_the_old(tmp_path, monkeypatch):
     write_whole(path, "new")
     assert path.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_a_bucket_is_refused_and_no_folder_of_its_name_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"'gs://mine/run' must be a folder of the file system"):
+        open_workdir("gs://mine/run", CONFIG).__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_is_not_the_writer_leaves_everything_alone(tmp_path, monkeypatch):
+    (tmp_path / "thesis.tex").touch()  # for which the writer refuses the folder
+    monkeypatch.setattr(workdir, "is_writer", lambda: False)
+    with open_workdir(tmp_path, CONFIG) as folder:
+        results = ResultsFile(folder / "results.jsonl")
+        assert results.append([{"step": 1}]) == 0
+        results.cut(17)
+        assert results.read() == []
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]

@@ -141,3 +141,25 @@ def add_up(fn: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], An
     return jax.shard_map(
         on_one_device, mesh=mesh, in_specs=(P(), P(AXES)), out_specs=P(), check_vma=False
     )
+
+
+def my_rows(rows: int, mesh: Mesh) -> np.ndarray:  # i64[b]
+    """Which rows of a global batch [rows, ...] this process feeds, in order.
+
+    Rows are cut by data and fsdp. Where `tensor` reaches over several processes, they feed the
+    same rows, and must feed them alike.
+    """
+    cuts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if rows % cuts:
+        raise ValueError(
+            f"a batch of {rows} rows must be a multiple of data={mesh.shape['data']} x "
+            f"fsdp={mesh.shape['fsdp']}; try {-(-rows // cuts) * cuts}"
+        )
+    places = NamedSharding(mesh, P(("data", "fsdp"))).addressable_devices_indices_map((rows,))
+    return np.unique(np.concatenate([np.arange(rows)[place] for place in places.values()]))
+
+
+def global_array(local: Any, mesh: Mesh) -> Any:
+    """From the rows [b, ...] that each process feeds (`my_rows`), arrays [rows, ...] of all."""
+    places = NamedSharding(mesh, P(("data", "fsdp")))
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(places, leaf), local)

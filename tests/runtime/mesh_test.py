@@ -13,8 +13,10 @@ from rlrazor.runtime.mesh import (
     add_up,
     compile_once,
     each_alone,
+    global_array,
     make_mesh,
     map_runs,
+    my_rows,
     pad_runs,
     prepare_host,
     replicate,
@@ -199,3 +201,22 @@ def test_devices_alone_and_added_up_agree_with_one():
     total = compile_once(add_up(lambda factor, part: {"sum": factor * part}, mesh))
     np.testing.assert_array_equal(total(3.0, rows)["sum"], 3 * 28)
     assert len(COLLECTIVE.findall(total.lower(3.0, rows).compile().as_text())) >= 1
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"data": 4}, {"data": 2, "fsdp": 2}, {"data": 2, "tensor": 2}, {"data": 1}], ids=str
+)
+def test_a_process_alone_feeds_every_row_in_order(sizes):
+    mesh = make_mesh(**sizes)
+    rows = my_rows(8, mesh)
+    assert rows.tolist() == list(range(8))
+    batch = {"x": np.arange(24.0, dtype=np.float32).reshape(8, 3), "y": np.arange(8)}
+    placed = global_array(jax.tree.map(lambda leaf: leaf[rows], batch), mesh)
+    chex.assert_trees_all_equal(jax.device_get(placed), batch)
+    cuts = mesh.shape["data"] * mesh.shape["fsdp"]
+    assert {shard.data.shape for shard in placed["x"].addressable_shards} == {(8 // cuts, 3)}
+
+
+def test_rows_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match=r"batch of 9 rows .* data=2 x fsdp=2; try 12"):
+        my_rows(9, make_mesh(data=2, fsdp=2))

@@ -23,6 +23,31 @@ Params = Any  # pytree of arrays
 Metrics = dict[str, jax.Array]
 LossFn = Callable[[Params, Any, jax.Array], tuple[jax.Array, Metrics]]  # (params, batch, key)
 
+Axes = tuple[str | tuple[str, ...] | None, ...]  # the mesh axes that cut each dimension
+ROWS = ("data", "fsdp")  # those that cut the rows of a batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """How the arrays of a tree whose path ends so lie on a mesh."""
+
+    ending: str  # regular expression for whole steps of the path, as in "mlp/(gate|up)/kernel"
+    axes: Axes  # one for each dimension; () for arrays of any rank that every device has whole
+    heads: int | None = None  # of which the axis "tensor" must cut none in two
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What a model is told of the devices; it knows no mesh. `runtime.mesh.layout` makes one."""
+
+    platform: str  # "cpu", "gpu" or "tpu"
+    # From here on, the array lies so.
+    constrain: Callable[[jax.Array, Axes], jax.Array]
+    # (fn, axes of the arguments, of the result): fn of the parts that each device holds.
+    on_parts: Callable[[Callable, tuple[Axes, ...], Axes], Callable]
+    # fn(shared, rows) -> rows, for each group of rows by itself; see `runtime.mesh.on_rows`.
+    on_rows: Callable[[Callable[[Any, Any], Any]], Callable[[Any, Any], Any]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:

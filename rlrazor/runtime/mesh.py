@@ -1,7 +1,8 @@
 """Devices, meshes and the one way to compile: the only file that says jit, shard and donate."""
 
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from rlrazor.runtime.partition import check_divides, specs_of
+from rlrazor.types import ROWS, Axes, Layout, Rule
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -101,9 +105,15 @@ def spread(tree: Any, mesh: Mesh) -> Any:
     return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, P(AXES)))
 
 
-def compile_once(fn: Callable[..., Any], *, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
-    """Jits a function of one run; the arguments at the places `donate` may be overwritten."""
-    return jax.jit(fn, donate_argnums=donate)
+def compile_once(
+    fn: Callable[..., Any], *, donate: tuple[int, ...] = (), out: Any = None
+) -> Callable[..., Any]:
+    """Jits a function of one run; the arguments at the places `donate` may be overwritten.
+
+    `out` says how results lie (a prefix of their tree), as `shardings_of` and `on_mesh` give it;
+    without it the compiler chooses.
+    """
+    return jax.jit(fn, donate_argnums=donate, out_shardings=out)
 
 
 def pad_runs(count: int, mesh: Mesh) -> np.ndarray:  # i64[R]
@@ -141,6 +151,160 @@ def add_up(fn: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], An
     return jax.shard_map(
         on_one_device, mesh=mesh, in_specs=(P(), P(AXES)), out_specs=P(), check_vma=False
     )
+
+
+def shardings_of(tree: Any, rules: Sequence[Rule], mesh: Mesh) -> Any:
+    """How the arrays (or shapes) of a tree lie by the rules; see `partition.specs_of`.
+
+    With `compile_once(init, out=shardings_of(jax.eval_shape(init, key), rules, mesh))`, parameters
+    are born where they belong, and never whole on one device.
+    """
+    specs = specs_of(tree, rules, mesh.shape)
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+
+
+def on_mesh(mesh: Mesh, *axes: str | tuple[str, ...] | None) -> NamedSharding:
+    """Arrays whose first dimensions are cut by these axes: `on_mesh(mesh, ROWS)`; none: whole."""
+    return NamedSharding(mesh, P(*axes))
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Moves arrays to where they shall lie; one sharding may serve a whole tree."""
+    return jax.device_put(tree, shardings)
+
+
+def shapes_at(tree: Any, shardings: Any) -> Any:
+    """What a compiled function's `lower` needs to know of arguments that need not exist."""
+    if isinstance(shardings, NamedSharding):
+        shardings = jax.tree.map(lambda leaf: shardings, tree)
+    return jax.tree.map(
+        lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), tree, shardings
+    )
+
+
+def layout(mesh: Mesh, rules: Sequence[Rule]) -> Layout:
+    """What a model is told of the mesh on which its parameters lie by the rules."""
+
+    def constrain(x: jax.Array, axes: Axes) -> jax.Array:
+        check_divides(x.shape, axes, mesh.shape)
+        return jax.lax.with_sharding_constraint(x, on_mesh(mesh, *axes))
+
+    def on_parts(fn: Callable, in_axes: tuple[Axes, ...], out_axes: Axes) -> Callable:
+        return jax.shard_map(
+            fn,
+            mesh=mesh,
+            in_specs=tuple(P(*axes) for axes in in_axes),
+            out_specs=P(*out_axes),
+            check_vma=False,
+        )
+
+    platform = mesh.devices.flat[0].platform
+    return Layout(platform, constrain, on_parts, functools.partial(on_rows, mesh=mesh, rules=rules))
+
+
+def on_rows(
+    fn: Callable[[Any, Any], Any], mesh: Mesh, rules: Sequence[Rule]
+) -> Callable[[Any, Any], Any]:
+    """Inside a compiled function: fn(shared, rows) for the rows [B, ...] of each (data, fsdp).
+
+    `shared` lies by the rules. It is gathered over `fsdp` once, however often fn loops over it, and
+    its gradient exchanged once; left to itself, the compiler does both in every turn of the loop.
+    Within fn, `shared` is in f32, so that the turns add up in it. What `tensor` cuts stays cut, by
+    the compiler.
+    """
+
+    over_rows = fn
+    if mesh.size > mesh.shape["tensor"]:  # XLA refuses to sum over groups of one
+        over_rows = jax.shard_map(
+            fn,
+            mesh=mesh,
+            in_specs=(P(), P(ROWS)),
+            out_specs=P(ROWS),
+            axis_names=set(ROWS),
+            check_vma=False,
+        )
+
+    def gathered(shared, rows):
+        def wide(leaf: jax.Array, at: NamedSharding) -> jax.Array:
+            if jnp.issubdtype(leaf.dtype, jnp.floating):
+                leaf = leaf.astype(jnp.float32)
+            return jax.lax.with_sharding_constraint(leaf, at)  # and so lies its gradient
+
+        return over_rows(jax.tree.map(wide, shared, shardings_of(shared, rules, mesh)), rows)
+
+    return gathered
+
+
+def _keep(spec: P, *axes: str) -> P:
+    return P(*(axis if axis in axes else None for axis in spec))
+
+
+def for_decoding(
+    params: Any,
+    rules: Sequence[Rule],
+    mesh: Mesh,
+    dtype: jax.typing.DTypeLike | None = None,  # of what is gathered; its own if None
+) -> Any:
+    """Inside a compiled function: the parameters cut by `tensor` alone, gathered over `fsdp` once.
+
+    Decoding reads all parameters at every token: gathered outside its loop, they travel once for an
+    answer. With masters in f32, `dtype=jnp.bfloat16` halves that and the reading; what no axis of
+    `fsdp` cuts, such as the scale of a norm, is used in f32 and keeps its type.
+    """
+
+    def gather(leaf: jax.Array, spec: P) -> jax.Array:
+        if "fsdp" not in spec:
+            return leaf
+        kept = (None if axis == "fsdp" else axis for axis in spec)
+        return jax.lax.with_sharding_constraint(
+            leaf.astype(dtype or leaf.dtype), on_mesh(mesh, *kept)
+        )
+
+    return jax.tree.map(gather, params, specs_of(params, rules, mesh.shape))
+
+
+def cut_rows(batch: Any, count: int, mesh: Mesh) -> Any:  # [B, ...] -> [count, B / count, ...]
+    """Inside a compiled function: parts of a batch, each from the rows of every device alike.
+
+    A device's rows stay on it and in order, and so together where they are a group.
+    """
+    holders = mesh.shape["data"] * mesh.shape["fsdp"]
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        if len(leaf) % (holders * count):
+            raise ValueError(
+                f"{len(leaf)} rows cannot be cut into {count} parts over data={mesh.shape['data']} "
+                f"x fsdp={mesh.shape['fsdp']}; their number must be a multiple of {holders * count}"
+            )
+        parts = leaf.reshape(holders, count, -1, *leaf.shape[1:]).swapaxes(0, 1)
+        parts = parts.reshape(count, -1, *leaf.shape[1:])
+        return jax.lax.with_sharding_constraint(parts, on_mesh(mesh, None, ROWS))
+
+    return jax.tree.map(cut, batch)
+
+
+def in_turn(
+    fn: Callable[[Any, Any], Any], rules: Sequence[Rule], mesh: Mesh
+) -> Callable[[Any, Any], Any]:
+    """Inside a compiled function: as `add_up`, one part after the other over the whole mesh.
+
+    For parameters that are cut: what is added up lies as the rules say, a gradient as its
+    parameter, and every device holds its share of the sum only.
+    """
+
+    def total(shared, parts):
+        first = jax.tree.map(lambda leaf: leaf[0], parts)
+        shapes = jax.eval_shape(fn, shared, first)
+        lie = shardings_of(shapes, rules, mesh)
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        def add(sums, part):
+            mine = jax.lax.with_sharding_constraint(fn(shared, part), lie)
+            return jax.tree.map(jnp.add, sums, mine), None
+
+        return jax.lax.scan(add, jax.lax.with_sharding_constraint(zero, lie), parts)[0]
+
+    return total
 
 
 def my_rows(rows: int, mesh: Mesh) -> np.ndarray:  # i64[b]

@@ -70,6 +70,19 @@ def test_every_part_has_a_key_of_its_own():
     assert not np.isclose(metrics["square"], 4 * loss**2)  # as with one key for all
 
 
+def test_gradients_in_bfloat16_are_weighed_and_added_up_in_f32():
+    """The weight is no number of bf16, and nor is twice 1.0078125 times it."""
+    params = {"w": jnp.ones(3, jnp.bfloat16)}
+
+    def linear(params, batch, key):
+        return jnp.sum(params["w"].astype(jnp.float32)) * (1 + 2**-7), {}
+
+    cut = parts(4, 2, weight=lambda batch: jnp.float32(257)).value_and_grad(linear)
+    _, gradient = compile_once(cut)(params, (X, MASK), jax.random.key(0))
+    assert gradient["w"].dtype == jnp.float32
+    np.testing.assert_allclose(gradient["w"], 1 + 2**-7, rtol=1e-6)
+
+
 def test_rows_that_cannot_be_cut_are_refused():
     with pytest.raises(ValueError, match="count=3 parts must divide the 8 rows"):
         parts(3, 1).value_and_grad(loss_fn)(PARAMS, (X, MASK), jax.random.key(0))

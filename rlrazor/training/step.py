@@ -31,6 +31,7 @@ def make_train_step(
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         (loss, metrics), gradient = gradient_of(state.params, batch, key)
+        gradient = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), gradient)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         metrics = {**metrics, "loss": loss, "gradient_norm": optax.tree.norm(gradient)}
         params = optax.apply_updates(state.params, updates)

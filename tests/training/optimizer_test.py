@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from rlrazor.training.optimizer import adamw, warmup_schedule
+from rlrazor.training.optimizer import adamw, warmup_schedule, with_masters
 
 
 def rates(peak, warmup_steps, total_steps, cosine, steps):
@@ -138,3 +138,75 @@ def test_clipping_equals_optax(scale):
         )
         states = [first, second]
         chex.assert_trees_all_close(got, expected, rtol=1e-5, atol=1e-7)
+
+
+MOMENTS = [("float32", "float32"), ("bfloat16", "float32"), ("float32", "bfloat16")]
+
+
+def steps(tx, params, gradients):
+    """Parameters and state after a step by each gradient."""
+
+    def step(carry, gradient):
+        params, state = carry
+        updates, state = tx.update({"w": gradient}, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(step, (params, tx.init(params)), gradients)[0]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("mu_dtype", "nu_dtype"), MOMENTS)
+def test_moments_are_kept_as_asked_and_nearly_what_they_were(dtype, mu_dtype, nu_dtype):
+    """Whatever the parameters are; gradients in bf16 are squared and averaged in f32."""
+    params = {"w": jnp.asarray(X0, dtype)}
+    tx = adamw(
+        lambda step: 0.1, weight_decay=0.1, clip_by_global_norm=1.0, mu_dtype=mu_dtype,
+        nu_dtype=nu_dtype,
+    )  # fmt: skip
+    exact = adamw(lambda step: 0.1, weight_decay=0.1, clip_by_global_norm=1.0)
+    _, state = steps(tx, params, GRADIENTS.astype(jnp.bfloat16))
+    _, wide = steps(exact, {"w": X0}, GRADIENTS.astype(jnp.bfloat16).astype(np.float32))
+    for name, asked in (("mu", mu_dtype), ("nu", nu_dtype)):
+        kept, was = optax.tree.get(state, name)["w"], optax.tree.get(wide, name)["w"]
+        assert kept.dtype == asked
+        error = np.abs(np.asarray(kept, np.float32) / was - 1).max()
+        assert error < (1e-6 if asked == "float32" else 0.03)
+        assert asked == "float32" or error > 1e-6  # the knob is alive
+
+
+def test_a_second_moment_in_bfloat16_does_not_stand_still():
+    """It follows a gradient that becomes a tenth; rounded to the nearest, it would stay."""
+    gradients = np.concatenate([np.ones((5, 64)), np.full((2000, 64), 0.1)]).astype(np.float32)
+    tx = adamw(lambda step: 0.0, weight_decay=0.0, clip_by_global_norm=math.inf,
+               nu_dtype="bfloat16")  # fmt: skip
+    _, state = steps(tx, {"w": jnp.zeros(64)}, gradients)
+    nu = np.asarray(optax.tree.get(state, "nu")["w"], np.float64)
+    expected = 0.01 + (1 - 0.999**5 - 0.01) * 0.999**2000
+    assert abs(nu.mean() / expected - 1) < 0.02
+    assert len(set(nu)) > 1  # every weight draws for itself
+
+
+def test_an_infinite_second_moment_stays_infinite():
+    tx = adamw(lambda step: 0.0, weight_decay=0.0, clip_by_global_norm=math.inf,
+               nu_dtype="bfloat16")  # fmt: skip
+    _, state = steps(tx, {"w": jnp.zeros(2)}, np.float32([[np.inf, 1.0]]))
+    np.testing.assert_array_equal(np.isinf(optax.tree.get(state, "nu")["w"]), [True, False])
+
+
+def test_masters_keep_what_coarse_parameters_lose():
+    """Steps of a thousandth: bf16 alone does not move at all, its masters do, and it with them."""
+    params, gradients = {"w": jnp.ones(3, jnp.bfloat16)}, np.ones((20, 3), np.float32)
+    tx = adamw(lambda step: 1e-3, weight_decay=0.0, clip_by_global_norm=math.inf)
+    alone, _ = steps(tx, params, gradients)
+    np.testing.assert_array_equal(alone["w"].astype(np.float32), 1.0)
+    exact, _ = steps(tx, {"w": jnp.ones(3)}, gradients)
+    helped, state = steps(with_masters(tx), params, gradients)
+    np.testing.assert_array_equal(state.masters["w"], exact["w"])
+    assert helped["w"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(helped["w"], exact["w"].astype(jnp.bfloat16))
+    np.testing.assert_allclose(exact["w"], 1 - 20e-3, atol=1e-4)
+
+
+def test_an_unknown_type_is_refused():
+    with pytest.raises(ValueError, match="nu_dtype must be 'float32' or 'bfloat16', got 'int8'"):
+        adamw(lambda step: 0.1, weight_decay=0, clip_by_global_norm=1, nu_dtype="int8")  # type: ignore

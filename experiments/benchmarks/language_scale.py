@@ -25,7 +25,7 @@ MODELS = {
         width=768, layers=10, heads=12, kv_heads=4, mlp_width=2048, **_BFLOAT16
     ),
     "1B": TransformerConfig(
-        width=2048, layers=18, heads=32, kv_heads=8, mlp_width=7168, remat=True, **_BFLOAT16
+        width=2048, layers=18, heads=32, kv_heads=8, mlp_width=7168, remat="full", **_BFLOAT16
     ),
 }
 GPU_SIZES = Sizes(

@@ -1,51 +1,23 @@
 """Causal grouped-query attention with rotary positions, one code for training and decoding."""
 
 import dataclasses
-import math
 
-import chex
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from rlrazor.models.attend import attend, causal_kernel
 from rlrazor.models.cache import KVCache, write
 from rlrazor.models.layers import Linear, RMSNorm
 from rlrazor.models.rope import rotate
 from rlrazor.models.transformer_config import TransformerConfig
-
-
-def attend(
-    query: jax.Array,  # [B, T, H, Dh]
-    key: jax.Array,  # [B, S, K, Dh]
-    value: jax.Array,  # [B, S, K, Dh]
-    visible: jax.Array,  # bool[B or 1, T, S] at least one in every row
-) -> jax.Array:  # [B, T, H, Dh]
-    """softmax(q k^T / sqrt(Dh)) v in f32 over the visible keys; the others weigh exactly zero.
-
-    The one place that chooses how attention is computed. Plain products: for bf16,
-    `jax.nn.dot_product_attention` asks for an algorithm that XLA's CPU backend has for some shapes
-    only, and in f32 it is the slower of the two there. Key head k serves the query heads
-    k*H/K .. (k+1)*H/K - 1, which are treated as more queries of one head.
-    """
-    B, T, H, Dh = query.shape
-    S, K = key.shape[1:3]
-    G = H // K  # query heads of a key head
-    chex.assert_shape([key, value], (B, S, K, Dh))
-    chex.assert_shape(visible, (None, T, S))
-    query = query.reshape(B, T, K, G, Dh).transpose(0, 2, 3, 1, 4).reshape(B, K, G * T, Dh)
-    key, value = (x.astype(query.dtype).swapaxes(1, 2) for x in (key, value))
-    scores = jnp.einsum("bkqd,bksd->bkqs", query, key, preferred_element_type=jnp.float32)
-    scores = scores.reshape(B, K, G, T, S) / math.sqrt(Dh)
-    scores = jnp.where(visible[:, None, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores).astype(query.dtype).reshape(B, K, G * T, S)
-    mixed = jnp.einsum("bkqs,bksd->bkqd", weights, value).reshape(B, K, G, T, Dh)
-    return mixed.transpose(0, 3, 1, 2, 4).reshape(B, T, H, Dh)
+from rlrazor.types import Layout
 
 
 class Attention(nn.Module):
     """Project, rotate, attend, project back; keys and values are kept where there is a cache."""
 
     config: TransformerConfig
+    layout: Layout | None = None
 
     @nn.compact
     def __call__(
@@ -70,10 +42,12 @@ class Attention(nn.Module):
             query = RMSNorm(c, name="query_norm")(query)
             key = RMSNorm(c, name="key_norm")(key)
         query, key = rotate(query, rotation), rotate(key, rotation)
+        kernel = causal_kernel(c.attention, self.layout, query.dtype) if cache is None else None
         if cache is not None:
             keys = write(cache.keys, key, layer, slots)
             values = write(cache.values, value, layer, slots)
             cache = dataclasses.replace(cache, keys=keys, values=values)
             key, value = (kept[layer].swapaxes(1, 2) for kept in (keys, values))
-        mixed = attend(query, key, value, visible).reshape(B, T, c.heads * c.head_dim)
+        mixed = kernel(query, key, value) if kernel else attend(query, key, value, visible)
+        mixed = mixed.reshape(B, T, c.heads * c.head_dim)
         return Linear(c, c.width, scale=1 / (2 * c.layers), name="output")(mixed), cache

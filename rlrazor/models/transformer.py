@@ -1,6 +1,7 @@
 """Decoder-only language model: the policy of the language runs, small or Qwen or Llama 3."""
 
 import dataclasses
+import functools
 
 import chex
 import flax.linen as nn
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 from rlrazor.models.attention import Attention
 from rlrazor.models.cache import KVCache
 from rlrazor.models.layers import GatedMLP, RMSNorm, matmul
+from rlrazor.models.partition import EMBEDDED, RESIDUAL, TABLE, TOKENS_BY_COLUMN
 from rlrazor.models.rope import rope_frequencies, rotations
 from rlrazor.models.transformer_config import TransformerConfig
+from rlrazor.types import Layout
 
 EMBEDDING_STD = 0.02  # small, so that a new model's logits are near zero and its loss near log V
 
@@ -23,6 +26,7 @@ class Layer(nn.Module):
     """
 
     config: TransformerConfig
+    layout: Layout | None = None
 
     @nn.compact
     def __call__(
@@ -36,12 +40,28 @@ class Layer(nn.Module):
         c = self.config
         x, cache = carry
         normed = RMSNorm(c, name="attention_norm")(x)
-        mixed, cache = Attention(c, name="attention")(
+        mixed, cache = Attention(c, self.layout, name="attention")(
             normed, cache, layer, slots, rotation, visible
         )
         x = x + mixed
         x = x + GatedMLP(c, name="mlp")(RMSNorm(c, name="mlp_norm")(x))
-        return (x, cache), None
+        return (_as_rows(x, self.layout), cache), None
+
+
+def _as_rows(x: jax.Array, layout: Layout | None) -> jax.Array:  # [B, T, D]
+    """Rows stay where they are; else the compiler may move them instead of the parameters."""
+    return layout.constrain(x, RESIDUAL) if layout else x
+
+
+def _look_up(
+    config: TransformerConfig, part: jax.Array, tokens: jax.Array
+) -> jax.Array:  # [V / tensor, D / fsdp], i32[B, T] -> [B, T, D / fsdp]
+    place = tokens - jax.lax.axis_index("tensor") * len(part)
+    here = (place >= 0) & (place < len(part))
+    found = jnp.take(part, jnp.where(here, place, 0), axis=0).astype(config.compute_dtype)
+    found = jax.lax.psum(jnp.where(here[..., None], found, jnp.zeros_like(found)), "tensor")
+    known = (tokens >= 0) & (tokens < config.vocabulary)
+    return jnp.where(known[..., None], found, jnp.nan)
 
 
 class Embedding(nn.Module):
@@ -54,8 +74,16 @@ class Embedding(nn.Module):
         init, shape = nn.initializers.normal(EMBEDDING_STD), (c.vocabulary, c.width)
         self.embedding = self.param("embedding", init, shape, c.param_dtype)
 
-    def __call__(self, tokens: jax.Array) -> jax.Array:  # i32[B, T] -> [B, T, D]
-        return jnp.take(self.embedding, tokens, axis=0).astype(self.config.compute_dtype)
+    def __call__(
+        self, tokens: jax.Array, layout: Layout | None = None
+    ) -> jax.Array:  # i32[B, T] -> [B, T, D]
+        c = self.config
+        if layout is None:
+            return jnp.take(self.embedding, tokens, axis=0).astype(c.compute_dtype)
+        # Each device looks in the rows and columns that it has: vectors travel, and no table.
+        look_up = functools.partial(_look_up, c)
+        look_up = layout.on_parts(look_up, (TABLE, TOKENS_BY_COLUMN), EMBEDDED)
+        return look_up(self.embedding, tokens)
 
     def logits(self, hidden: jax.Array) -> jax.Array:  # [..., D] -> f32[..., V]
         table = self.embedding.astype(hidden.dtype)
@@ -80,16 +108,22 @@ class Transformer(nn.Module):
 
     `apply(params, hidden, method="logits")` goes on to the vocabulary: apart, so that the caller
     can score a large one in chunks of tokens, or only the last token. Parameters are the same tree
-    whether layers are scanned or not: those of the layers are stacked, [L, ...].
+    whether layers are scanned or not: those of the layers are stacked, [L, ...]. `layout` is told
+    where devices share the work; parameters that lie by `partition.transformer_rules` go with it.
     """
 
     config: TransformerConfig
+    layout: Layout | None = None
 
     def setup(self):
         c = self.config
         # Unrolled layers lie side by side, where the compiler would merge the recomputation with
         # the original unless told not to; in a loop it cannot.
-        layer = nn.remat(Layer, prevent_cse=not c.scan_layers) if c.remat else Layer
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        layer = Layer
+        if c.remat != "none":
+            keep = policy if c.remat == "dots" else None
+            layer = nn.remat(Layer, prevent_cse=not c.scan_layers, policy=keep)
         in_axes = (0, nn.broadcast, nn.broadcast, nn.broadcast)
         self.layers = nn.scan(
             layer,
@@ -98,7 +132,7 @@ class Transformer(nn.Module):
             in_axes=in_axes,  # pyright: ignore[reportArgumentType]  # linen allows a tuple
             length=c.layers,
             unroll=1 if c.scan_layers else c.layers,
-        )(c)
+        )(c, self.layout)
         self.embed = Embedding(c)
         self.final_norm = RMSNorm(c)
         if not c.tied_head:
@@ -121,7 +155,9 @@ class Transformer(nn.Module):
         c = self.config
         B, T = tokens.shape
         chex.assert_type(tokens, int)
-        x = self.embed(tokens)
+        # Decoding has whole rows of the table, which the compiler deals with.
+        x = self.embed(tokens, self.layout if cache is None else None)
+        x = _as_rows(x, self.layout)
         if count is not None:
             chex.assert_shape(count, (B,))
             real = jnp.arange(T)[None] < count[:, None]

@@ -1,11 +1,13 @@
 """The shape of a decoder-only language model, from a million parameters to Qwen and Llama."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 from rlrazor.models.rope import Llama3Scaling
 
 FloatName = Literal["float32", "bfloat16"]
+Remat = Literal["none", "dots", "full"]
+Attending = Literal["einsum", "dot_product", "splash", "auto"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,11 @@ class TransformerConfig:
     compute_dtype: FloatName = "float32"  # of matrices and the residual stream
     param_dtype: FloatName = "float32"
     scan_layers: bool = True  # one compiled layer, or (False) all of them in a row
-    remat: bool = False  # recompute a layer's insides in the backward pass
+    # What a layer keeps for its gradient: all it computed; its products with weights, from which
+    # the rest is recomputed; or nothing but its input.
+    remat: Remat = "none"
+    # Of whole rows, without a cache; see `attend.attend_causally`.
+    attention: Attending = "einsum"
 
     def __post_init__(self):
         for name in ("vocabulary", "width", "layers", "heads", "kv_heads", "head_dim", "mlp_width"):
@@ -51,10 +57,15 @@ class TransformerConfig:
                 f"head_dim must be even, for rotary positions turn pairs; got {self.head_dim}, "
                 f"try {self.head_dim + 1}"
             )
-        for name in ("compute_dtype", "param_dtype"):
-            if getattr(self, name) not in ("float32", "bfloat16"):
+        for name, allowed in (
+            ("compute_dtype", FloatName),
+            ("param_dtype", FloatName),
+            ("remat", Remat),
+            ("attention", Attending),
+        ):
+            if getattr(self, name) not in (names := get_args(allowed)):
                 raise ValueError(
-                    f"{name} must be 'float32' or 'bfloat16', got {getattr(self, name)!r}"
+                    f"{name} must be {' or '.join(map(repr, names))}, got {getattr(self, name)!r}"
                 )
         for name in ("norm_epsilon", "rope_base"):
             if getattr(self, name) <= 0:

@@ -15,6 +15,8 @@ from tests.oracles.tiny_transformers import FULL
         ({"vocabulary": -1}, "vocabulary must be at least 1"),
         ({"compute_dtype": "float16"}, "compute_dtype must be 'float32' or 'bfloat16'.*'float16'"),
         ({"param_dtype": "bf16"}, "param_dtype must be"),
+        ({"remat": True}, "remat must be 'none' or 'dots' or 'full', got True"),
+        ({"attention": "flash"}, "attention must be 'einsum' or 'dot_product' or .*got 'flash'"),
         ({"rope_base": 0.0}, "rope_base must be positive"),
         ({"norm_epsilon": 0.0}, "norm_epsilon must be positive"),
     ],

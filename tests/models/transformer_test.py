@@ -110,7 +110,7 @@ def test_rows_of_a_batch_are_independent(full):
     np.testing.assert_allclose(run(params, TOKENS[order], WHOLE), whole[order], atol=1e-5)
 
 
-@pytest.mark.parametrize("change", [{"scan_layers": False}, {"remat": True}])
+@pytest.mark.parametrize("change", [{"scan_layers": False}, {"remat": "full"}, {"remat": "dots"}])
 def test_unrolled_or_rematerialised_is_the_same_function(full, gradient, change):
     """Values, gradients and the tree of parameters."""
     model, params, _, _ = full
@@ -128,10 +128,12 @@ def test_scanning_and_recomputing_really_happen(full, scan):
         model = Transformer(dataclasses.replace(FULL, scan_layers=scan, **change))
         return gradient_of(model).lower(full[1], TOKENS, LENGTH).as_text()
 
-    plain, recomputed = program(), program(remat=True)
+    plain, recomputed, some = program(), program(remat="full"), program(remat="dots")
     assert ("stablehlo.while" in plain) == ("stablehlo.while" in recomputed) == scan
-    exponentials = [text.count("stablehlo.exponential") for text in (plain, recomputed)]
-    assert exponentials[1] > exponentials[0]
+    exponentials = [text.count("stablehlo.exponential") for text in (plain, recomputed, some)]
+    assert exponentials[0] < exponentials[1] == exponentials[2]
+    products = [text.count("stablehlo.dot_general") for text in (plain, some, recomputed)]
+    assert products[0] < products[1] < products[2]  # attention's alone, then all of them
     # Without a loop around it, only a barrier keeps the compiler from merging the two.
     assert ("optimization_barrier" in recomputed) == (not scan)
 

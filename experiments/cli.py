@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own log lines are not for users
+# What took long to compile is kept for the next run of the same program.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rlrazor" / "jax"),
+)
 
 from absl import app, flags
 from absl import logging as absl_logging

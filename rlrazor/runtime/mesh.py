@@ -1,6 +1,7 @@
 """Devices, meshes and the one way to compile: the only file that says jit, shard and donate."""
 
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -33,25 +35,34 @@ def prepare_host() -> None:
 def make_mesh(
     *, data: int, fsdp: int = 1, tensor: int = 1, devices: list[Any] | None = None
 ) -> Mesh:
-    """Mesh(data, fsdp, tensor); `data=0` takes every device that the other axes leave."""
+    """Mesh(data, fsdp, tensor); an axis of size 0 takes every device that the others leave.
+
+    Neighbours on an axis are neighbours on a TPU's network.
+    """
     devices = jax.devices() if devices is None else devices
-    if data < 0 or fsdp < 1 or tensor < 1:
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    if min(sizes.values()) < 0 or list(sizes.values()).count(0) > 1:
         raise ValueError(
-            f"mesh sizes must be positive (data=0: all devices), got {data=}, {fsdp=}, {tensor=}"
+            f"mesh sizes must be positive, one may be 0 (all devices), got {data=}, {fsdp=}, "
+            f"{tensor=}"
         )
-    if data == 0:
-        if len(devices) % (fsdp * tensor):
-            raise ValueError(
-                f"fsdp={fsdp} x tensor={tensor} must divide the {len(devices)} devices"
-            )
-        data = len(devices) // (fsdp * tensor)
-    size = data * fsdp * tensor
+    for free in (axis for axis, size in sizes.items() if size == 0):
+        others = {axis: size for axis, size in sizes.items() if axis != free}
+        if len(devices) % math.prod(others.values()):
+            named = " x ".join(f"{axis}={size}" for axis, size in others.items())
+            raise ValueError(f"{named} must divide the {len(devices)} devices")
+        sizes[free] = len(devices) // math.prod(others.values())
+    named, size = " x ".join(f"{a}={n}" for a, n in sizes.items()), math.prod(sizes.values())
     if size > len(devices):
         raise ValueError(
-            f"a mesh of data={data} x fsdp={fsdp} x tensor={tensor} needs {size} devices, "
-            f"got {len(devices)} ({devices[0].platform}); lower a size, or use data=0 for all"
+            f"a mesh of {named} needs {size} devices, got {len(devices)} "
+            f"({devices[0].platform}); lower a size, or use 0 for all"
         )
-    return Mesh(np.array(devices[:size]).reshape(data, fsdp, tensor), AXES)
+    shape = tuple(sizes.values())
+    if devices[0].platform == "tpu" and size == len(devices):
+        placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(placed, AXES)
+    return Mesh(np.array(devices[:size]).reshape(shape), AXES)
 
 
 def map_runs(
@@ -213,26 +224,36 @@ def on_rows(
     the compiler.
     """
 
-    over_rows = fn
-    if mesh.size > mesh.shape["tensor"]:  # XLA refuses to sum over groups of one
-        over_rows = jax.shard_map(
-            fn,
+    def copies(leaf: jax.Array, spec: P) -> jax.Array:
+        """[1, ...]: of the whole mesh, a copy for each group of rows, cut by `tensor` alone."""
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            leaf = leaf.astype(jnp.float32)
+        for dimension, axis in enumerate(spec):
+            if axis == "fsdp":
+                leaf = jax.lax.all_gather(leaf, axis, axis=dimension, tiled=True)
+        return leaf[None]
+
+    def over_rows(shared, rows):
+        specs = specs_of(shared, rules, mesh.shape)
+        # Where every axis is written out, so is the exchange; where `tensor` is the compiler's,
+        # nothing may be exchanged, or it would gather over `tensor` first.
+        gathered = jax.shard_map(
+            lambda shared: jax.tree.map(copies, shared, specs),
             mesh=mesh,
-            in_specs=(P(), P(ROWS)),
+            in_specs=(specs,),
+            out_specs=jax.tree.map(lambda spec: P(ROWS, *_keep(spec, "tensor")), specs),
+            check_vma=False,
+        )(shared)
+        return jax.shard_map(
+            lambda copies, rows: fn(jax.tree.map(lambda leaf: leaf[0], copies), rows),
+            mesh=mesh,
+            in_specs=P(ROWS),
             out_specs=P(ROWS),
             axis_names=set(ROWS),
             check_vma=False,
-        )
+        )(gathered, rows)
 
-    def gathered(shared, rows):
-        def wide(leaf: jax.Array, at: NamedSharding) -> jax.Array:
-            if jnp.issubdtype(leaf.dtype, jnp.floating):
-                leaf = leaf.astype(jnp.float32)
-            return jax.lax.with_sharding_constraint(leaf, at)  # and so lies its gradient
-
-        return over_rows(jax.tree.map(wide, shared, shardings_of(shared, rules, mesh)), rows)
-
-    return gathered
+    return over_rows
 
 
 def _keep(spec: P, *axes: str) -> P:

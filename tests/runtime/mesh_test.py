@@ -25,14 +25,16 @@ from rlrazor.runtime.mesh import (
 from tests.oracles.topology import COLLECTIVE
 
 
-def test_data_zero_takes_the_devices_that_the_other_axes_leave():
+def test_an_axis_of_zero_takes_the_devices_that_the_others_leave():
     assert len(jax.devices()) == 4
     for sizes, expected in [
-        ({}, (4, 1, 1)),
-        ({"fsdp": 2}, (2, 2, 1)),
-        ({"fsdp": 2, "tensor": 2}, (1, 2, 2)),
+        ({"data": 0}, (4, 1, 1)),
+        ({"data": 0, "fsdp": 2}, (2, 2, 1)),
+        ({"data": 0, "fsdp": 2, "tensor": 2}, (1, 2, 2)),
+        ({"data": 1, "fsdp": 0}, (1, 4, 1)),
+        ({"data": 2, "tensor": 0}, (2, 1, 2)),
     ]:
-        mesh = make_mesh(data=0, **sizes)
+        mesh = make_mesh(**sizes)
         assert mesh.axis_names == AXES
         assert mesh.devices.shape == expected
 
@@ -47,10 +49,12 @@ def test_a_mesh_may_leave_devices_idle():
     [
         ({"data": 64}, r"data=64 x fsdp=1 x tensor=1 needs 64 devices, got 4 \(cpu\); lower"),
         ({"data": 2, "tensor": 3}, "needs 6 devices, got 4"),
+        ({"data": 0, "fsdp": 0}, r"one may be 0 \(all devices\), got data=0, fsdp=0"),
+        ({"data": 3, "fsdp": 0}, "data=3 x tensor=1 must divide the 4 devices"),
         ({"data": 0, "fsdp": 3}, "fsdp=3 x tensor=1 must divide the 4 devices"),
         ({"data": 0, "fsdp": 8}, "fsdp=8 x tensor=1 must divide the 4 devices"),
-        ({"data": -1}, r"positive \(data=0: all devices\), got data=-1"),
-        ({"data": 1, "fsdp": 0}, "got data=1, fsdp=0"),
+        ({"data": -1}, r"positive, one may be 0 \(all devices\), got data=-1"),
+        ({"data": 1, "fsdp": -1}, "got data=1, fsdp=-1"),
         ({"data": 1, "tensor": -2}, "tensor=-2"),
     ],
 )

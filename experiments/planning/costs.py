@@ -1,0 +1,127 @@
+"""What a program needs of a device, and the least time it can take there."""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.planning.hlo import Collective, collectives_of
+from rlrazor.runtime.hardware import Accelerator
+
+# "Used 20.08G of 15.75G hbm. Exceeded hbm capacity by 4.33G."
+_EXCEEDED = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """Bytes of one device."""
+
+    named: dict[str, float]  # such as parameters
+    working: float  # all else while it runs: activations, what is gathered
+    limit: float  # what the compiler lets a program have
+
+    @property
+    def total(self) -> float:
+        return sum(self.named.values()) + self.working
+
+    @property
+    def fits(self) -> bool:
+        return self.total <= self.limit
+
+
+@dataclasses.dataclass(frozen=True)
+class Time:
+    """The least seconds of one run, by what they are spent on."""
+
+    compute: float
+    memory: float
+    links: float
+
+    @property
+    def least(self) -> float:
+        return max(self.compute, self.memory, self.links)
+
+    @property
+    def bound(self) -> str:
+        """What binds."""
+        return max(dataclasses.asdict(self).items(), key=lambda item: item[1])[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    needs: Needs
+    flops: float  # of one device
+    collectives: tuple[Collective, ...]
+    time: Time | None  # None for a program that does not fit: it was not compiled to the end
+
+    def sent(self) -> dict[str, float]:
+        """Bytes that leave a device, by the kind of exchange."""
+        total: dict[str, float] = collections.defaultdict(float)
+        for collective in self.collectives:
+            total[collective.kind] += collective.bytes * collective.times
+        return dict(total)
+
+
+def bytes_on_device(tree: Any, shardings: Any) -> float:
+    """Of the arrays or shapes of a tree, as much as one device holds."""
+    shares = jax.tree.map(
+        lambda leaf, at: math.prod(at.shard_shape(leaf.shape)) * _itemsize(leaf), tree, shardings
+    )
+    return float(sum(jax.tree.leaves(shares)))
+
+
+def _itemsize(leaf: Any) -> int:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return 8
+    return leaf.dtype.itemsize
+
+
+def cost_of(
+    lowered: Any,  # jax.stages.Lowered
+    *,
+    held: dict[str, float],  # bytes on a device, arguments of the program
+    made: dict[str, float],  # bytes that it makes there and are worth a name, such as a cache
+    flops: float,  # of one device
+    traffic: float,  # least bytes between a device and its memory
+    accelerator: Accelerator,
+) -> Cost:
+    """Compiles, and says what it needs; a program that is too large is said to be so."""
+    try:
+        compiled = lowered.compile()
+    except Exception as error:  # XLA raises a runtime error of its own
+        found = _EXCEEDED.search(str(error))
+        if found is None:
+            raise
+        used, limit = (float(found[i]) * _UNITS[found[i + 1]] for i in (1, 3))
+        named = held | made
+        return Cost(Needs(named, used - sum(named.values()), limit), flops, (), None)
+    memory = compiled.memory_analysis()
+    new = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    others = memory.argument_size_in_bytes - sum(held.values())  # rows and keys
+    working = memory.temp_size_in_bytes + new + others + memory.generated_code_size_in_bytes
+    working -= sum(made.values())
+    collectives = tuple(collectives_of(compiled.as_text()))
+    return Cost(
+        Needs(held | made, float(working), accelerator.memory),
+        flops,
+        collectives,
+        least_time(flops, traffic, collectives, accelerator),
+    )
+
+
+def least_time(
+    flops: float, traffic: float, collectives: Iterable[Collective], accelerator: Accelerator
+) -> Time:
+    """By roofline: every unit at its peak, nothing waiting for anything."""
+    sent = sum(collective.bytes * collective.times for collective in collectives)
+    return Time(
+        compute=flops / accelerator.flops,
+        memory=traffic / accelerator.memory_bandwidth,
+        links=sent / accelerator.link_bandwidth,
+    )

@@ -1,0 +1,187 @@
+"""Fine-tuning as a user starts it: a tiny model, killed, stopped, on two hosts, mistaken."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from rlrazor.analysis.results import load_results
+from rlrazor.models.pretrained import load_pretrained
+from rlrazor.runtime.distributed import STOPPED
+from tests.oracles import tiny_models
+from tests.oracles.scripts import ROOT, Script
+
+pytestmark = pytest.mark.slow
+
+TINY = {
+    "prompt_buckets": "(96,)", "row_buckets": "(96,128)", "answer_tokens": "6", "rows": "4",
+    "prompts": "2", "samples": "4", "steps": "6", "test_every": "3", "test_prompts": "4",
+    "vocabulary_chunk": "32", "compute_dtype": "float32", "learning_rate": "1e-3",
+    "warmup_steps": "1", "checkpoint_every_seconds": "0", "tensorboard": "False",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    tiny_models.save(folder / "model")
+    tiny_models.sums(folder / "train.jsonl")
+    tiny_models.sums(folder / "test.jsonl", count=6)
+    return folder
+
+
+def flags(files, workdir, method, **changes):
+    given = {
+        "model": files / "model", "data.path": files / "train.jsonl",
+        "data.test_path": files / "test.jsonl", "prior.gsm8k": files / "test.jsonl",
+        **TINY, **changes,
+    }  # fmt: skip
+    config = f"--config={ROOT / 'configs' / 'finetune.py'}:{method}"
+    overrides = [f"--config.{name}={value}" for name, value in given.items()]
+    return [config, f"--workdir={workdir}", *overrides]
+
+
+@pytest.fixture(scope="module")
+def start(files, tmp_path_factory, cache):
+    def start(workdir, method="grpo", **changes):
+        return Script(
+            "finetune.py", *flags(files, workdir, method, **changes),
+            folder=tmp_path_factory.mktemp("output"), cache=cache,
+        )  # fmt: skip
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def finished(start, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    ended = start(workdir).wait()
+    assert ended.status == 0, ended.stderr
+    return workdir
+
+
+def newest(workdir):
+    folder = workdir / "checkpoints"
+    names = [p.name for p in folder.iterdir()] if folder.exists() else []
+    return max([int(name) for name in names if name.isdigit()], default=0)
+
+
+def same(first, second):
+    for name in ("results.jsonl", "model/model.safetensors"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_a_run_measures_both_axes_and_leaves_a_model(finished, files):
+    results = load_results(finished / "results.jsonl")
+    assert results["step"].tolist() == [0, 3, 6]
+    assert results["final"].tolist() == [False, False, True]
+    assert results["new/kl_base_policy_nats"][0] == pytest.approx(0, abs=1e-6)
+    final = json.loads((finished / "results.jsonl").read_text().splitlines()[-1])
+    for name in ("prior/gsm8k/accuracy", "new/kl_policy_base_nats", "train/reward", "new/count"):
+        assert np.isfinite(final[name]), name
+    assert not [name for name in final if "second" in name]
+    _, params, _ = load_pretrained(finished / "model")
+    _, base, _ = load_pretrained(files / "model")
+    assert jax.tree.structure(params) == jax.tree.structure(base)
+    assert (finished / "model" / "tokenizer.json").exists()
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_killed_and_started_again(tmp_path, start, finished, step):
+    workdir = tmp_path / "run"
+    killed = start(workdir).kill_when(lambda: newest(workdir) >= step)
+    assert killed.status == -signal.SIGKILL
+    ended = start(workdir).wait()
+    assert ended.status == 0, ended.stderr
+    same(workdir, finished)
+
+
+def test_imitation_learns_and_is_traced(tmp_path, start):
+    changes = {"steps": "30", "test_every": "30", "profile": "2", "tensorboard": "True"}
+    ended = start(tmp_path / "run", "sft", **changes).wait()
+    assert ended.status == 0, ended.stderr
+    (first, last) = map(json.loads, (tmp_path / "run" / "results.jsonl").open())
+    assert last["train/loss"] < 8
+    assert last["new/kl_base_policy_nats"] > first["new/kl_base_policy_nats"]
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_a_dry_run_compiles_and_stops(tmp_path, start):
+    ended = start(tmp_path / "run", "sft", dry_run="True").wait()
+    assert ended.status == 0, ended.stderr
+    assert ended.stdout.count("compiled in") == 2
+    assert not (tmp_path / "run" / "results.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ("sft", {"data.path": "nowhere.jsonl"}, "config.data.path='nowhere.jsonl' cannot be read"),
+        ("sft", {"data.path": ""}, "config.data.path is empty"),
+        ("grpo", {"model": "/nowhere/at/all"}, "/nowhere/at/all"),
+        ("grpo", {"samples": "0"}, "config.samples=0 must be above 0"),
+        ("sft", {"row_buckets": "(8,)"}, "none of 24 examples has 8 tokens or fewer"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path, start, method, changes, message):
+    ended = start(tmp_path / "run", method, **changes).wait()
+    assert ended.status == 2
+    assert message in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+# Several processes
+
+
+def together(files, workdir, count, *, devices, **changes):
+    """Starts `count` processes of one run, each with so many CPU devices."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        coordinator = f"--coordinator=127.0.0.1:{server.getsockname()[1]}"
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, str(ROOT / "experiments" / "finetune.py")]
+    command += flags(files, workdir, "grpo", **changes)
+    processes = []
+    for number in range(count):
+        which = [coordinator, f"--processes={count}", f"--process={number}"] if count > 1 else []
+        output = (workdir.parent / f"{workdir.name}-{number}.txt").open("w")
+        process = subprocess.Popen(
+            [*command, *which], env=environment, stdout=output, stderr=output
+        )
+        processes.append(process)
+    return processes
+
+
+def test_two_processes_do_the_work_of_one(tmp_path, files):
+    """And what they saved, one process with fewer devices takes up."""
+    workdir = tmp_path / "two"
+    stopped = together(files, workdir, 2, devices=2, steps="40", test_every="40")
+    while newest(workdir) < 2 and all(p.poll() is None for p in stopped):
+        time.sleep(0.1)
+    stopped[0].send_signal(signal.SIGTERM)
+    said = (tmp_path / "two-0.txt").read_text()
+    assert [p.wait(120) for p in stopped] == [STOPPED, STOPPED], said
+    at = newest(workdir)
+    assert 2 <= at < 40
+    whole = {"steps": "40", "test_every": "40"}
+    (alone,) = together(files, workdir, 1, devices=1, **whole)
+    assert alone.wait(300) == 0
+    (other,) = together(files, tmp_path / "one", 1, devices=4, **whole)
+    assert other.wait(300) == 0
+    two, one = (
+        json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
+        for folder in (workdir, tmp_path / "one")
+    )
+    for name in ("train/loss", "train/reward", "new/kl_base_policy_nats", "train/answer_tokens"):
+        assert two[name] == pytest.approx(one[name], rel=0.05, abs=1e-3), name

@@ -8,7 +8,10 @@ from rlrazor.models.transformer_config import TransformerConfig
 
 
 class Linear(nn.Module):
-    """x @ kernel + bias, drawn with variance scale / in: at scale 1 it keeps the size of x."""
+    """x @ kernel + bias, drawn with variance scale / in: at scale 1 it keeps the size of x.
+
+    Adapters in the collection "lora" are applied beside the kernel.
+    """
 
     config: TransformerConfig
     features: int
@@ -20,7 +23,11 @@ class Linear(nn.Module):
         c = self.config
         draw = nn.initializers.variance_scaling(self.scale, "fan_in", "truncated_normal")
         kernel = self.param("kernel", draw, (x.shape[-1], self.features), c.param_dtype)
-        y = matmul(x.astype(c.compute_dtype), kernel.astype(c.compute_dtype))
+        x = x.astype(c.compute_dtype)
+        y = matmul(x, kernel.astype(c.compute_dtype))
+        if self.has_variable("lora", "a"):  # see lora.apply_beside
+            a, b = (self.get_variable("lora", name).astype(c.compute_dtype) for name in "ab")
+            y = y + matmul(matmul(x, a), b)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), c.param_dtype)
             y = y + jnp.expand_dims(bias.astype(c.compute_dtype), range(y.ndim - 1))

@@ -127,7 +127,7 @@ class Transformer(nn.Module):
         in_axes = (0, nn.broadcast, nn.broadcast, nn.broadcast)
         self.layers = nn.scan(
             layer,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True},
             in_axes=in_axes,  # pyright: ignore[reportArgumentType]  # linen allows a tuple
             length=c.layers,

@@ -340,11 +340,11 @@ def my_rows(rows: int, mesh: Mesh) -> np.ndarray:  # i64[b]
             f"a batch of {rows} rows must be a multiple of data={mesh.shape['data']} x "
             f"fsdp={mesh.shape['fsdp']}; try {-(-rows // cuts) * cuts}"
         )
-    places = NamedSharding(mesh, P(("data", "fsdp"))).addressable_devices_indices_map((rows,))
+    places = on_mesh(mesh, ROWS).addressable_devices_indices_map((rows,))
     return np.unique(np.concatenate([np.arange(rows)[place] for place in places.values()]))
 
 
 def global_array(local: Any, mesh: Mesh) -> Any:
     """From the rows [b, ...] that each process feeds (`my_rows`), arrays [rows, ...] of all."""
-    places = NamedSharding(mesh, P(("data", "fsdp")))
+    places = on_mesh(mesh, ROWS)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(places, leaf), local)

@@ -59,7 +59,7 @@ def get_config(mode: str = "sft") -> ConfigDict:
     config.vocabulary_chunk = 256  # tokens of a row whose logits are in memory at a time
     config.mesh = ConfigDict({"data": 1, "fsdp": 0, "tensor": 1})  # 0: all that are left
 
-    config.lora = ConfigDict({"rank": 0, "alpha": 32.0, "targets": ("attention", "mlp")})  # 0: off
+    config.lora = ConfigDict({"rank": 0, "alpha": 32.0, "targets": ("layers/.*",)})  # 0: off
 
     config.test_every = 50  # steps between two measurements on the held-out data
     config.test_prompts = 128

@@ -39,6 +39,7 @@ def main(argv: Any) -> None:
     from experiments.planning.table import describe, figures
     from experiments.planning.topology import chips_of
     from rlrazor.runtime.hardware import accelerator_of
+    from rlrazor.runtime.mesh import make_mesh
 
     config = CONFIG.value
     check(config)
@@ -47,6 +48,7 @@ def main(argv: Any) -> None:
     accelerator = accelerator_of(chips[0].device_kind)
     if accelerator is None:
         raise ValueError(f"no limits are known of {chips[0].device_kind!r}")
+    config.mesh.update(make_mesh(**config.mesh, devices=chips).shape)  # what 0 stands for
     found: list[Any] = []
     tried = [] if SUGGEST.value else [config]
     for one in (*tried, *suggestions(config, shape, len(chips), accelerator)):

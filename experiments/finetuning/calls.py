@@ -20,6 +20,7 @@ def calls(
 ) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Names of programs and their arguments, as a run calls them."""
     whole, state = on_mesh(mesh), programs.state
+    base = programs.params if config.lora.rank else None
 
     def shaped(shape: tuple[int, ...], dtype: Any, at: Any = programs.rows_at) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=at)
@@ -29,18 +30,18 @@ def calls(
         return tokens, shaped((count,), jnp.int32), mask
 
     if config.method == "sft":
-        yield "imitate", (state, Rows(*rows(config.rows, size)))
+        yield "imitate", (state, base, Rows(*rows(config.rows, size)))
         return
     asked = [
         shaped(shape, jnp.int32, whole) for shape in ((config.prompts, size), (config.prompts,))
     ]
     key = shaped((), jax.eval_shape(jax.random.key, 0).dtype, whole)
-    yield "sample", (state.params, Prompts(*asked), key, shaped((), jnp.float32, whole))
+    yield "sample", (programs.params, Prompts(*asked), key, shaped((), jnp.float32, whole))
     count, total = rows_of(config), size + config.answer_tokens
     answers = Answers(
         *rows(count, total), shaped((count, total), jnp.float32), shaped((count,), bool)
     )
-    yield "reinforce", (state, answers, shaped((count,), jnp.float32))
+    yield "reinforce", (state, base, answers, shaped((count,), jnp.float32))
 
 
 def buckets_of(config: Any) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from rlrazor.losses.nll import nll
 from rlrazor.losses.ppo_clip import ppo_clip
 from rlrazor.models.cache import init_cache, repeat_rows
+from rlrazor.models.lora import init_lora, lora_rules, merge, train_beside
 from rlrazor.models.partition import CACHE_RULES, transformer_rules
 from rlrazor.models.pretrained import parameter_shapes
 from rlrazor.models.scoring import over_vocabulary
@@ -42,8 +43,8 @@ from rlrazor.runtime.mesh import (
 from rlrazor.sampling.decode import Sampling, Stops, decode
 from rlrazor.training.parts import Parts
 from rlrazor.training.state import TrainState, init_state
-from rlrazor.training.step import make_train_step
-from rlrazor.types import ROWS, Metrics, Params
+from rlrazor.training.step import StepFn, make_train_step
+from rlrazor.types import ROWS, LossFn, Metrics, Params
 
 
 @struct.dataclass
@@ -81,21 +82,30 @@ class Knobs:
     clip_high: float
     row_parts: int  # into which a batch is cut, one gradient after the other
     vocabulary_chunk: int  # tokens of a row whose logits are in memory at a time
+    lora_rank: int  # 0 trains all parameters
+    lora_alpha: float
+    lora_targets: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """Compiled when first called for a shape; states and parameters lie by the model's rules."""
+    """Compiled when first called for a shape; states and parameters lie by the model's rules.
 
-    initial: Callable[[Params, jax.Array], TrainState]  # (policy, key)
-    imitate: Callable[[TrainState, Rows], tuple[TrainState, Metrics]]
+    A state holds what is trained: all parameters, or adapters. The base goes where it is read
+    beside them, and is None where all parameters are trained.
+    """
+
+    initial: Callable[[Params, jax.Array], TrainState]  # (base, key)
+    policy: Callable[[Params, Params | None], Params]  # (trained, base) -> all parameters
+    imitate: Callable[[TrainState, Params | None, Rows], tuple[TrainState, Metrics]]
     # (policy, prompts, key, temperature f32[]): `samples` answers to each prompt, or one
     sample: Callable[[Params, Prompts, jax.Array, jax.Array], Answers]
     answer: Callable[[Params, Prompts, jax.Array, jax.Array], Answers]
-    # (state, answers, rewards f32[B]) of which advantages are made
-    reinforce: Callable[[TrainState, Answers, jax.Array], tuple[TrainState, Metrics]]
+    # (state, base, answers, rewards f32[B])
+    reinforce: Callable[..., tuple[TrainState, Metrics]]
     measure: Callable[[Params, Params, Rows], Metrics]  # (policy, base, rows) -> sums over tokens
     state: Any  # shapes of a TrainState, each with where it lies
+    params: Any  # of all parameters
     rows_at: Any  # where rows [B, ...] and prompts lie
 
 
@@ -106,7 +116,8 @@ def build(
     knobs: Knobs,
     mesh: Mesh,
 ) -> Programs:
-    rules = transformer_rules(config)
+    of_model = transformer_rules(config)
+    rules = (*of_model, *lora_rules(of_model))
     model = Transformer(config, layout(mesh, rules))
     logprobs = functools.partial(_logprobs, model, size=knobs.vocabulary_chunk)
     parts = Parts(
@@ -137,17 +148,28 @@ def build(
     by_answer = dataclasses.replace(
         parts, weight=lambda batch: jnp.sum(jnp.any(batch[0].mask, axis=1))
     )
-    imitate = make_train_step(imitation, tx, parts)
-    learn = make_train_step(reinforcement, tx, by_answer)
+    rank, scale = knobs.lora_rank, knobs.lora_alpha / max(knobs.lora_rank, 1)
 
-    def initial(params: Params, key: jax.Array) -> TrainState:
-        return init_state(params, tx, key)
+    def stepper(loss: LossFn, parts: Parts, base: Params | None) -> StepFn:
+        beside = train_beside(loss, base, scale) if rank else loss
+        return make_train_step(beside, tx, parts)
+
+    def initial(base: Params, key: jax.Array) -> TrainState:
+        trained = base
+        if rank:
+            draw = jax.random.fold_in(key, 0)
+            trained = init_lora(draw, base, targets=knobs.lora_targets, rank=rank)
+        return init_state(trained, tx, key)
+
+    def imitate(state: TrainState, base: Params | None, rows: Rows) -> tuple[TrainState, Metrics]:
+        return stepper(imitation, parts, base)(state, rows)
 
     def reinforce(
-        state: TrainState, answers: Answers, rewards: jax.Array
+        state: TrainState, base: Params | None, answers: Answers, rewards: jax.Array
     ) -> tuple[TrainState, Metrics]:
         advantages = centred(rewards.reshape(-1, knobs.samples)).reshape(-1)
-        state, metrics = learn(state, (answers, advantages))
+        step = stepper(reinforcement, by_answer, base)
+        state, metrics = step(state, (answers, advantages))
         tokens = jnp.maximum(metrics["tokens"], 1)
         means = {name: metrics[name] / tokens for name in ("ratio", "clipped_low", "clipped_high")}
         return state, {**metrics, **means, **_of_answers(answers, rewards, knobs.samples)}
@@ -170,17 +192,22 @@ def build(
         answers = jnp.sum(jnp.any(mask, axis=1), dtype=jnp.float32)
         return {**sums, "tokens": jnp.sum(mask, dtype=jnp.float32), "answers": answers}
 
-    state = jax.eval_shape(initial, parameter_shapes(config), jax.random.key(0))
+    params = parameter_shapes(config)
+    params_at = shardings_of(params, rules, mesh)
+    state = jax.eval_shape(initial, params, jax.random.key(0))
     state_at, rows_at = shardings_of(state, rules, mesh), on_mesh(mesh, ROWS)
+    merged = compile_once(lambda lora, base: merge(base, lora, scale), out=params_at)
     whole = on_mesh(mesh)
     return Programs(
         initial=compile_once(initial, out=state_at),
+        policy=merged if rank else lambda trained, base: trained,
         imitate=compile_once(imitate, donate=(0,), out=(state_at, whole)),
         sample=sampler(knobs.samples),
         answer=sampler(1),
         reinforce=compile_once(reinforce, donate=(0,), out=(state_at, whole)),
         measure=compile_once(measure, out=whole),
         state=shapes_at(state, state_at),
+        params=shapes_at(params, params_at),
         rows_at=rows_at,
     )
 

@@ -25,6 +25,7 @@ from experiments.finetuning.settings import (
     shape_for,
 )
 from experiments.planning.flops import count_flops
+from rlrazor.models.lora_files import save_lora
 from rlrazor.models.partition import transformer_rules
 from rlrazor.models.pretrained import load_pretrained, save_pretrained
 from rlrazor.models.pretrained_config import read_config
@@ -78,6 +79,8 @@ class FineTuning:
             f"process {jax.process_index()} read {reading.bytes_read / 1e9:.3g} of "
             f"{reading.bytes_stored / 1e9:.3g} GB in {time.monotonic() - started:.1f} s"
         )
+        # What is trained is all there is, or adapters beside it.
+        self.frozen = self.base if self.config.lora.rank else None
         self.measure = Measure(
             self.programs,
             self.chat,
@@ -119,19 +122,21 @@ class FineTuning:
         """One update; what is worth knowing of it goes into `found`."""
         if self.config.method == "sft":
             with timed(found, "update"):
-                state, metrics = self.programs.imitate(state, rows)
+                state, metrics = self.programs.imitate(state, self.frozen, rows)
                 found |= _numbers(metrics)
             found["row_tokens"] = _total(rows.count)
             return state
         with timed(found, "sample"):
             key = jax.random.fold_in(jax.random.fold_in(self.key, 2), number)
             temperature = jnp.float32(self.config.temperature)
-            answers = self.programs.sample(state.params, prompts_of(rows), key, temperature)
+            policy = self.programs.policy(state.params, self.frozen)
+            answers = self.programs.sample(policy, prompts_of(rows), key, temperature)
+            del policy
             found["row_tokens"] = _total(answers.count)
         with timed(found, "judge"):
             rewards = self._rewards(answers, truths)
         with timed(found, "update"):
-            state, metrics = self.programs.reinforce(state, answers, rewards)
+            state, metrics = self.programs.reinforce(state, self.frozen, answers, rewards)
             found |= _numbers(metrics)
         return state
 
@@ -143,19 +148,33 @@ class FineTuning:
         ]
         return put(np.array(right, np.float32), self.programs.rows_at)
 
-    def line(self, number: int, policy: Params, means: dict[str, float]) -> dict[str, Any]:
+    def line(self, number: int, trained: Params, means: dict[str, float]) -> dict[str, Any]:
         """A line of results.jsonl."""
         config = self.config
+        arm = f"{config.method}_lora" if config.lora.rank else config.method
         return {
-            "run": f"{config.method}-lr{config.learning_rate:.3g}-s{config.seed}",
-            "arm": config.method,
+            "run": f"{arm}-lr{config.learning_rate:.3g}-s{config.seed}",
+            "arm": arm,
             "seed": config.seed,
             "step": number,
             "final": number == config.steps,
-            "hyperparameters": {"learning_rate": config.learning_rate, "model": config.model},
-            **self.measure(policy),
+            "hyperparameters": {
+                "learning_rate": config.learning_rate,
+                "model": config.model,
+                "lora_rank": config.lora.rank,
+            },
+            **self.measure(self.programs.policy(trained, self.frozen)),
             **{f"train/{name}": value for name, value in means.items()},
         }
+
+    def save(self, workdir: Path, trained: Params) -> None:
+        """The model as transformers reads it; adapters also alone, as peft does."""
+        lora = self.config.lora
+        if lora.rank:
+            scale = lora.alpha / lora.rank
+            save_lora(workdir / "adapter", self.shape, trained, scale, base=self.config.model)
+        policy = self.programs.policy(trained, self.frozen)
+        save_pretrained(workdir / "model", self.shape, policy, source=self.folder)
 
     def dry_run(self) -> None:
         """Compiles what a run would call, and says how long that takes and what it needs."""
@@ -221,7 +240,7 @@ def run_finetuning(config: Any, workdir: Path, job: Job) -> None:
     progress.close()
     checkpoints.close()
     if config.save_model and not (workdir / "model").exists():
-        save_pretrained(workdir / "model", tuning.shape, state.params, source=tuning.folder)
+        tuning.save(workdir, state.params)
 
 
 def flops_per_token(shape: TransformerConfig, tokens: int = 1024) -> float:

@@ -86,6 +86,9 @@ def knobs_for(config: Any, mesh: Mesh) -> Knobs:
         clip_high=config.clip_high,
         row_parts=parts,
         vocabulary_chunk=config.vocabulary_chunk,
+        lora_rank=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_targets=tuple(config.lora.targets),
     )
 
 

@@ -68,12 +68,14 @@ class Cost:
         return dict(total)
 
 
-def bytes_on_device(tree: Any, shardings: Any) -> float:
-    """Of the arrays or shapes of a tree, as much as one device holds."""
-    shares = jax.tree.map(
-        lambda leaf, at: math.prod(at.shard_shape(leaf.shape)) * _itemsize(leaf), tree, shardings
+def bytes_on_device(tree: Any) -> float:
+    """Of shapes that know where they lie, as much as one device holds."""
+    return float(
+        sum(
+            math.prod(leaf.sharding.shard_shape(leaf.shape)) * _itemsize(leaf)
+            for leaf in jax.tree.leaves(tree)
+        )
     )
-    return float(sum(jax.tree.leaves(shares)))
 
 
 def _itemsize(leaf: Any) -> int:
@@ -86,7 +88,8 @@ def cost_of(
     lowered: Any,  # jax.stages.Lowered
     *,
     held: dict[str, float],  # bytes on a device, arguments of the program
-    made: dict[str, float],  # bytes that it makes there and are worth a name, such as a cache
+    beside: dict[str, float],  # that lie there meanwhile and are no arguments
+    made: dict[str, float],  # that it makes there and are worth a name, such as a cache
     flops: float,  # of one device
     traffic: float,  # least bytes between a device and its memory
     accelerator: Accelerator,
@@ -99,8 +102,8 @@ def cost_of(
         if found is None:
             raise
         used, limit = (float(found[i]) * _UNITS[found[i + 1]] for i in (1, 3))
-        named = held | made
-        return Cost(Needs(named, used - sum(named.values()), limit), flops, (), None)
+        working = used - sum((held | made).values())
+        return Cost(Needs(held | beside | made, working, limit), flops, (), None)
     memory = compiled.memory_analysis()
     new = memory.output_size_in_bytes - memory.alias_size_in_bytes
     others = memory.argument_size_in_bytes - sum(held.values())  # rows and keys
@@ -108,7 +111,7 @@ def cost_of(
     working -= sum(made.values())
     collectives = tuple(collectives_of(compiled.as_text()))
     return Cost(
-        Needs(held | made, float(working), accelerator.memory),
+        Needs(held | beside | made, float(working), accelerator.memory),
         flops,
         collectives,
         least_time(flops, traffic, collectives, accelerator),

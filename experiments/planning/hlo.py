@@ -42,7 +42,7 @@ def collectives_of(text: str) -> list[Collective]:
     times = _times(bodies, entry.group(1))
     devices = re.search(r"num_partitions=(\d+)", text)
     everyone = int(devices.group(1)) if devices else 1
-    seen: set[str] = set()
+    seen: set[tuple[str | None, ...]] = set()
     found = []
     for name, lines in bodies.items():
         for line in lines:
@@ -50,11 +50,15 @@ def collectives_of(text: str) -> list[Collective]:
             kind = instruction and instruction.group(3).removesuffix("-start")
             if instruction is None or kind not in KINDS or not times[name]:
                 continue
-            # Parts of one asynchronous exchange repeat its channel.
-            channel = re.search(r"channel_id=(\d+)", line)
-            if channel and channel.group(0) in seen:
+            # Parts of one asynchronous exchange repeat its channel, shape and origin; exchanges
+            # that the program writes out itself may share a channel, but nothing else.
+            channel = re.search(r"channel_id=\d+", line)
+            origin = re.search(r'op_name="[^"]*"', line)
+            shape = re.sub(r"\{.*?\}", "", instruction.group(2))
+            mark = kind, shape, *(part and part.group(0) for part in (channel, origin))
+            if channel and mark in seen:
                 continue
-            seen |= {channel.group(0)} if channel else set()
+            seen.add(mark)
             group = _group(line, everyone)
             sizes = _sizes(instruction.group(2))
             # A started exchange names what it reads beside what it writes.

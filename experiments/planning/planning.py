@@ -36,41 +36,47 @@ def plan(
     # Products of a kernel cannot be counted; those of plain attention are as many, and those of
     # tokens that causality hides.
     real, plain = programs(shape), programs(dataclasses.replace(shape, attention="einsum"))
-    state = real.state
-    at = jax.tree.map(lambda leaf: leaf.sharding, state)
-    parameters = bytes_on_device(state.params, at.params)
-    optimizer = bytes_on_device(state.opt_state, at.opt_state)
-    whole = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    trained, whole = (_count(tree) for tree in (real.state.params, real.params))
+    lora, tests = config.lora.rank > 0, config.data.test_path or any(config.prior.values())
+    parameters = {"parameters": bytes_on_device(real.params)}
+    optimizer = {"optimizer": bytes_on_device(real.state.opt_state)}
+    held = parameters | optimizer
+    if lora:
+        held |= {"adapters": bytes_on_device(real.state.params)}
+    base = {"base": parameters["parameters"]} if lora or tests else {}
     size = jnp.dtype(shape.compute_dtype).itemsize
     gathered = whole * size / mesh.shape["tensor"]
-    # Every pass over the rows reads the weights; the update reads and writes all that is held.
+    # Every pass over the rows reads the weights; the update reads and writes what it moves.
     passes = 2 + (shape.remat == "full")
     parts = knobs_for(config, mesh).row_parts
-    learning = parts * (passes * gathered + 2 * whole * 4 / mesh.size) + 2 * (
-        parameters + optimizer
-    )
-    held = {"parameters": parameters, "optimizer": optimizer}
+    learning = parts * (passes * gathered + 2 * trained * 4 / mesh.size) + 2 * sum(held.values())
     found = {}
     for name, arguments in calls(config, real, mesh, max(buckets_of(config))):
         mine, made, traffic = held, {}, learning
+        beside = {} if lora else base
         if name == "sample":
             slots = max(config.prompt_buckets) + config.answer_tokens
             cache = jax.eval_shape(
                 lambda slots=slots: init_cache(shape, rows_of(config), slots, shape.compute_dtype)
             )
             cached = (cache.keys.size + cache.values.size) * size / mesh.size
-            mine, made = {"parameters": parameters}, {"cache": cached}
+            mine, made, beside = parameters, {"cache": cached}, optimizer | base
             # Every token reads all weights, and every key that there is room for.
             traffic = (config.answer_tokens + 1) * gathered + config.answer_tokens * cached
         found[name] = cost_of(
             getattr(real, name).lower(*arguments),
             held=mine,
+            beside=beside,
             made=made,
             flops=count_flops(getattr(plain, name), *arguments) / mesh.size,
             traffic=traffic,
             accelerator=accelerator,
         )
     return found
+
+
+def _count(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def suggestions(

@@ -22,6 +22,10 @@ def chips_of(topology: str) -> list[Any]:
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     except Exception as error:  # the plugin raises a runtime error of its own
+        if "lockfile" in str(error):
+            raise ValueError(
+                "another process is using the TPU compiler; wait for it to end"
+            ) from error
         raise ValueError(
             f"the TPU compiler knows no topology {topology!r} ({str(error).splitlines()[0]}); "
             "v4 and v5p are shaped like 2x2x4, v5e and v6e like 4x4"

@@ -107,7 +107,7 @@ def test_imitation_learns_and_is_traced(tmp_path, start):
     changes = {"steps": "30", "test_every": "30", "profile": "2", "tensorboard": "True"}
     ended = start(tmp_path / "run", "sft", **changes).wait()
     assert ended.status == 0, ended.stderr
-    (first, last) = map(json.loads, (tmp_path / "run" / "results.jsonl").open())
+    first, last = map(json.loads, (tmp_path / "run" / "results.jsonl").read_text().splitlines())
     assert last["train/loss"] < 8
     assert last["new/kl_base_policy_nats"] > first["new/kl_base_policy_nats"]
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
@@ -155,10 +155,10 @@ def together(files, workdir, count, *, devices, **changes):
     processes = []
     for number in range(count):
         which = [coordinator, f"--processes={count}", f"--process={number}"] if count > 1 else []
-        output = (workdir.parent / f"{workdir.name}-{number}.txt").open("w")
-        process = subprocess.Popen(
-            [*command, *which], env=environment, stdout=output, stderr=output
-        )
+        with (workdir.parent / f"{workdir.name}-{number}.txt").open("w") as output:
+            process = subprocess.Popen(
+                [*command, *which], env=environment, stdout=output, stderr=output
+            )
         processes.append(process)
     return processes
 

@@ -35,7 +35,7 @@ def tiny_config(**changes):
     config.vocabulary_chunk, config.rows_at_once = 3, 1
     config.learning_rate, config.warmup_steps = 1e-2, 1
     with config.ignore_type():
-        config.update(changes)
+        config.update_from_flattened_dict(changes)
     return config
 
 
@@ -116,9 +116,9 @@ def test_a_mesh_changes_nothing(name):
     for which in ("one", name):
         programs, held, _ = built(which)
         state = programs.initial(held, jax.random.key(1))
-        state, sft = programs.imitate(state, place(rows(), programs.rows_at))
+        state, sft = programs.imitate(state, None, place(rows(), programs.rows_at))
         rewards = place(jnp.arange(8.0) % 3, programs.rows_at)
-        state, rl = programs.reinforce(state, drawn(which), rewards)
+        state, rl = programs.reinforce(state, None, drawn(which), rewards)
         apart = programs.measure(state.params, held, place(rows(), programs.rows_at))
         found.append(jax.device_get((sft, rl, apart)))
     for a, b in zip(*map(jax.tree.leaves, found), strict=True):
@@ -129,7 +129,7 @@ def test_parts_of_a_batch_change_nothing():
     found = []
     for at_once in (1, 8):
         programs, held, _ = built(rows_at_once=at_once)
-        _state, metrics = programs.imitate(programs.initial(held, jax.random.key(1)), rows())
+        _state, metrics = programs.imitate(programs.initial(held, jax.random.key(1)), None, rows())
         found.append(metrics)
     for name in ("loss", "gradient_norm"):
         np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-5)
@@ -161,7 +161,7 @@ def test_imitation_learns_what_it_is_shown():
     programs, held, _ = built()
     state, losses = programs.initial(held, jax.random.key(1)), []
     for _ in range(30):
-        state, metrics = programs.imitate(state, rows())
+        state, metrics = programs.imitate(state, None, rows())
         losses.append(float(metrics["loss"]))
     assert losses[-1] < 0.5 * losses[0]
 
@@ -176,7 +176,7 @@ def test_reinforcement_learns_what_is_rewarded():
         first = np.argmax(np.asarray(answers.mask), axis=1)
         said = np.asarray(answers.tokens)[np.arange(P * G), first]
         rewards = jnp.asarray(said % 4 == 1, jnp.float32)
-        state, metrics = programs.reinforce(state, answers, rewards)
+        state, metrics = programs.reinforce(state, None, answers, rewards)
         shares.append(float(metrics["reward"]))
     assert np.mean(shares[-10:]) > np.mean(shares[:10]) + 0.3
 
@@ -184,10 +184,45 @@ def test_reinforcement_learns_what_is_rewarded():
 def test_equal_rewards_teach_nothing():
     programs, held, _ = built()
     state = programs.initial(held, jax.random.key(1))
-    state, metrics = programs.reinforce(state, drawn(), jnp.ones(P * G))
+    state, metrics = programs.reinforce(state, None, drawn(), jnp.ones(P * G))
     assert metrics["groups_alike"] == 1
     for before, after in zip(*map(jax.tree.leaves, (params(), state.params)), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+@functools.cache
+def adapted(name):
+    """Losses of three steps of adapters alone, and the policy before and after them."""
+    programs, held, _ = built(name, **{"lora.rank": 4, "lora.alpha": 8.0})
+    state = programs.initial(held, jax.random.key(1))
+    before, losses = programs.policy(state.params, held), []
+    for _ in range(3):
+        state, metrics = programs.imitate(state, held, place(rows(), programs.rows_at))
+        losses.append(float(metrics["loss"]))
+    rewards = place(jnp.arange(8.0) % 3, programs.rows_at)
+    state, _ = programs.reinforce(state, held, drawn(name), rewards)
+    return losses, jax.device_get((before, programs.policy(state.params, held)))
+
+
+def test_adapters_begin_as_the_base_and_learn():
+    losses, (before, after) = adapted("one")
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(params()))
+    assert losses[-1] < losses[0]
+    changed = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): not np.array_equal(a, b)
+        for (path, a), b in zip(
+            jax.tree.leaves_with_path(before), jax.tree.leaves(after), strict=True
+        )
+    }
+    assert {name for name, did in changed.items() if did} == {
+        name for name in changed if name.endswith("/kernel")
+    }
+
+
+@pytest.mark.slow
+def test_adapters_learn_alike_on_a_mesh():
+    for one, other in zip(*map(jax.tree.leaves, (adapted("one"), adapted("tensor"))), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_greedy_answers_do_not_depend_on_the_key():

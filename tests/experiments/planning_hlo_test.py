@@ -84,6 +84,18 @@ def test_the_pieces_of_one_asynchronous_exchange_count_once():
     assert len(collectives_of(text)) == 1
 
 
+def test_exchanges_that_the_program_writes_out_may_share_a_channel():
+    """As those of a `shard_map` do."""
+    line = "%{} = f32[{}]{{0}} {}(%p), channel_id=1, replica_groups=[2,4]<=[8]{}"
+    text = program(
+        line.format("a", 8, "all-gather", ""),
+        line.format("b", 8, "all-reduce", ""),
+        line.format("c", 16, "all-reduce", ""),
+        line.format("d", 16, "all-reduce", ', metadata={op_name="the gradient"}'),
+    )
+    assert len(collectives_of(text)) == 4
+
+
 def test_a_loop_without_a_known_count_runs_to_its_limit():
     text = (
         HEAD

@@ -224,10 +224,8 @@ def on_rows(
     the compiler.
     """
 
-    def copies(leaf: jax.Array, spec: P) -> jax.Array:
-        """[1, ...]: of the whole mesh, a copy for each group of rows, cut by `tensor` alone."""
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            leaf = leaf.astype(jnp.float32)
+    def copy(leaf: jax.Array, spec: P) -> jax.Array:
+        """[1, ...] of [copies, ...]: one for each group of rows, cut by `tensor` alone."""
         for dimension, axis in enumerate(spec):
             if axis == "fsdp":
                 leaf = jax.lax.all_gather(leaf, axis, axis=dimension, tiled=True)
@@ -235,10 +233,11 @@ def on_rows(
 
     def over_rows(shared, rows):
         specs = specs_of(shared, rules, mesh.shape)
+        shared = jax.tree.map(_widened, shared)
         # Where every axis is written out, so is the exchange; where `tensor` is the compiler's,
         # nothing may be exchanged, or it would gather over `tensor` first.
         gathered = jax.shard_map(
-            lambda shared: jax.tree.map(copies, shared, specs),
+            lambda shared: jax.tree.map(copy, shared, specs),
             mesh=mesh,
             in_specs=(specs,),
             out_specs=jax.tree.map(lambda spec: P(ROWS, *_keep(spec, "tensor")), specs),
@@ -254,6 +253,10 @@ def on_rows(
         )(gathered, rows)
 
     return over_rows
+
+
+def _widened(leaf: jax.Array) -> jax.Array:
+    return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def _keep(spec: P, *axes: str) -> P:

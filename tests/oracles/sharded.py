@@ -52,12 +52,12 @@ def hidden_states(model, params, tokens):
     return model.apply(params, tokens)[0]
 
 
-def train_step(model, parts=None):
+def train_step(model, parts=None, size=SIZE):
     def loss(params, batch, key):
         tokens, mask = batch
         hidden = hidden_states(model, params, tokens)[:, :-1]
         logprobs = over_vocabulary(
-            token_logprobs, model, [(params, hidden)], tokens[:, 1:], size=SIZE
+            token_logprobs, model, [(params, hidden)], tokens[:, 1:], size=size
         )
         return nll(logprobs, mask[:, 1:])
 
@@ -73,19 +73,39 @@ def divergence(model, p_params, q_params, tokens):  # f32[B, T] KL(p || q)
     return over_vocabulary(between, model, states, size=SIZE)
 
 
-def sample(model, params, tokens, keys, lay_cache):
+def sample(model, params, tokens, keys, lay_cache, new=NEW):
+    B, T = tokens.shape
+
     def append(cache, tokens, count):
         hidden, cache = model.apply(params, tokens, cache=cache, count=count)
         last = jnp.maximum(count - 1, 0)[:, None, None]
         newest = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
         return model.apply(params, newest, method="logits"), cache
 
-    cache = lay_cache(init_cache(model.config, B, T + NEW, jnp.float32))
+    cache = lay_cache(init_cache(model.config, B, T + new, model.config.compute_dtype))
     logits, cache = append(cache, tokens, jnp.arange(B) % T + 1)  # prompts of any length
     drawn = decode(
-        append, cache, logits, keys, jnp.ones(B, bool), Sampling(), make_stops([[3]]), size=NEW
+        append, cache, logits, keys, jnp.ones(B, bool), Sampling(), make_stops([[3]]), size=new
     )
     return drawn.tokens, drawn.length, drawn.behaviour_logprobs
+
+
+def in_two(rules, mesh):
+    """Parts of which each is shared by all devices."""
+    return Parts(
+        2,
+        weight=lambda batch: jnp.sum(batch[1][:, 1:]),
+        add_up=functools.partial(in_turn, rules=rules, mesh=mesh),
+        cut=functools.partial(cut_rows, mesh=mesh),
+    )
+
+
+def spread_sample(model, rules, mesh, params, tokens, keys, new=NEW):
+    def lay(cache):
+        return jax.lax.with_sharding_constraint(cache, shardings_of(cache, CACHE_RULES, mesh))
+
+    params = for_decoding(params, rules, mesh, model.config.compute_dtype)
+    return sample(model, params, tokens, keys, lay, new)
 
 
 def run(fn, *arguments, **options):
@@ -125,13 +145,7 @@ def check(*, tied, **sizes):
     tokens, mask, keys = place((TOKENS, MASK, keys), rows)
     (trained, metrics), drawn, divergences = expected(tied)
 
-    parts = Parts(
-        2,
-        weight=lambda batch: jnp.sum(batch[1][:, 1:]),
-        add_up=functools.partial(in_turn, rules=rules, mesh=mesh),
-        cut=functools.partial(cut_rows, mesh=mesh),
-    )
-    step = train_step(model, parts)
+    step = train_step(model, in_two(rules, mesh))
     found, found_metrics = run(step, state, (tokens, mask), out=(lie, on_mesh(mesh)))
     chex.assert_trees_all_close(found_metrics, metrics, rtol=1e-5)
     chex.assert_trees_all_close(found.opt_state, trained.opt_state, rtol=1e-4, atol=1e-7)
@@ -144,13 +158,8 @@ def check(*, tied, **sizes):
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(settled)) < 1e-5
     assert jax.tree.map(lambda leaf: leaf.sharding, found) == lie
 
-    def spread_sample(params, tokens, keys):
-        def lay(cache):
-            return jax.lax.with_sharding_constraint(cache, shardings_of(cache, CACHE_RULES, mesh))
-
-        return sample(model, for_decoding(params, rules, mesh), tokens, keys, lay)
-
-    found = run(spread_sample, state.params, tokens, keys, out=rows)
+    draw = functools.partial(spread_sample, model, rules, mesh)
+    found = run(draw, state.params, tokens, keys, out=rows)
     for one, two in zip(found[:2], drawn[:2], strict=True):
         np.testing.assert_array_equal(one, two)
     np.testing.assert_allclose(found[2], drawn[2], atol=1e-4)

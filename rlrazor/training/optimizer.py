@@ -119,7 +119,7 @@ def _round_at_random(key: jax.Array, x: jax.Array) -> jax.Array:  # f32[...] -> 
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     bits += jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
     up_or_down = jax.lax.bitcast_convert_type(bits & jnp.uint32(0xFFFF0000), jnp.float32)
-    return jnp.where(jnp.isfinite(x), up_or_down, x).astype(jnp.bfloat16)
+    return jnp.where(jnp.isnan(x), x, up_or_down).astype(jnp.bfloat16)  # a NaN may overflow
 
 
 def _clip(max_norm: float) -> optax.GradientTransformation:

@@ -90,7 +90,7 @@ class Bench:
         import jax
 
         def sft() -> None:
-            self._state, metrics = self._programs.imitate(self._state, self._rows)
+            self._state, metrics = self._programs.imitate(self._state, None, self._rows)
             jax.block_until_ready(metrics)
 
         def sample() -> None:
@@ -98,7 +98,7 @@ class Bench:
 
         def update() -> None:
             self._state, metrics = self._programs.reinforce(
-                self._state, self._answers, self._rewards
+                self._state, None, self._answers, self._rewards
             )
             jax.block_until_ready(metrics)
 

@@ -7,6 +7,7 @@ step or iteration and answers with one JSON line, the seconds it took; in betwee
 """
 
 import functools
+import importlib
 import importlib.util
 import json
 import os
@@ -48,14 +49,10 @@ def about() -> dict[str, Any]:
 
 
 def make_model(settings: dict[str, Any]):
-    from transformers import (  # pyright: ignore[reportMissingImports]
-        LlamaConfig,
-        LlamaForCausalLM,
-    )
-
+    library: Any = importlib.import_module("transformers")
     model = settings["model"]
-    return LlamaForCausalLM(
-        LlamaConfig(
+    return library.LlamaForCausalLM(
+        library.LlamaConfig(
             vocab_size=model["vocabulary"],
             hidden_size=model["width"],
             num_hidden_layers=model["layers"],

@@ -23,9 +23,10 @@ CONFIG = cli.config_flag(ROOT / "configs" / "finetune.py")
 TOPOLOGY = flags.DEFINE_string("topology", None, "such as v5e:4x4", required=True)
 SUGGEST = flags.DEFINE_bool("suggest", False, "look for a mesh and rows_at_once that fit")
 JSON = flags.DEFINE_string("json", None, "file for the figures")
-# The compiler asks no metadata server of a machine that is not in the cloud.
+# The compiler asks no metadata server of a machine that is not in the cloud, and locks no chips.
 ALONE = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-8", "TPU_WORKER_ID": "0",
-         "TPU_WORKER_HOSTNAMES": "localhost", "JAX_PLATFORMS": "cpu"}  # fmt: skip
+         "TPU_WORKER_HOSTNAMES": "localhost", "JAX_PLATFORMS": "cpu",
+         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # fmt: skip
 # What is compiled for chips that are not there cannot be read back.
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 

@@ -19,7 +19,8 @@ _CALLED = re.compile(
     r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)|branch_computations=\{(.*?)\}"
 )
 _SHAPE = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
-_CONSTANT = re.compile(r"s32\[\]\S* constant\((\d+)\)")
+_CONSTANT = re.compile(r"%?([\w.\-]+) = [su]32\[\]\S* constant\((\d+)\)")
+_COUNTER = re.compile(r"[su]32\[\]\S* get-tuple-element\(.*?\), index=(\d+)")
 _GROUPS = re.compile(r"replica_groups=(?:\[(\d+),(\d+)\]|\{\{([\d,]*)\})")
 
 
@@ -116,13 +117,29 @@ def _times(bodies: dict[str, list[str]], entry: str) -> dict[str, int]:
 
 
 def _trips(line: str, bodies: dict[str, list[str]]) -> int:
+    """Of a loop whose counter starts at zero and is compared with a constant."""
     known = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
     if known:
         return int(known.group(1))
-    condition = re.search(r"condition=%?([\w.\-]+)", line)
-    text = "\n".join(bodies.get(condition.group(1), [])) if condition else ""
-    limits = [int(constant) for constant in _CONSTANT.findall(text)]
-    return max(limits, default=1)
+    condition, body = (
+        "\n".join(bodies.get(found.group(1), [])) if found else ""
+        for found in (re.search(rf"{part}=%?([\w.\-]+)", line) for part in ("condition", "body"))
+    )
+    limit = max((int(value) for _, value in _CONSTANT.findall(condition)), default=1)
+    counters = [int(index) for index in _COUNTER.findall(condition)]
+    return -(-limit // max((_step(body, index) for index in counters), default=1))
+
+
+def _step(body: str, index: int) -> int:
+    """By how much a turn of the loop moves the counter at that place of what it carries."""
+    root = re.search(r"ROOT \S+ = \(.*\) tuple\((.*?)\)", re.sub(r"/\*.*?\*/", "", body))
+    operands = [name.strip().lstrip("%") for name in root.group(1).split(",")] if root else []
+    if index >= len(operands):
+        return 1
+    added = re.search(rf"%?{re.escape(operands[index])} = \S+ add\((.*?)\)", body)
+    constants = dict(_CONSTANT.findall(body))
+    names = [name.strip().lstrip("%") for name in added.group(1).split(",")] if added else []
+    return max((int(constants[name]) for name in names if name in constants), default=1)
 
 
 def _group(line: str, everyone: int) -> int:

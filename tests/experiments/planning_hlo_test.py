@@ -110,6 +110,28 @@ def test_a_loop_without_a_known_count_runs_to_its_limit():
     assert collectives_of(text) == [Collective("all-reduce", 2 * 32 * 3 / 4, 4, 36)]
 
 
+def test_a_loop_that_counts_in_twos_turns_half_as_often():
+    """As the compiler's own loops over the devices of a ring do."""
+    text = (
+        HEAD
+        + "%body (p: (f32[8], u32[])) -> (f32[8], u32[]) {\n"
+        + "  %c = u32[]{:T(128)} constant(2)\n"
+        + "  %one = u32[]{:T(128)} constant(1)\n"
+        + "  %i = u32[]{:T(128)} get-tuple-element(%p), index=1\n"
+        + "  %other = u32[]{:T(128)} add(%i, %one)\n"
+        + "  %next = u32[]{:T(128)S(6)} add(%i, %c)\n"
+        + "  %r = f32[8]{0} collective-permute(%x), source_target_pairs={{0,1}}\n"
+        + "  ROOT %t = (f32[8]{0}, /*index=1*/u32[]{:T(128)}) tuple(%r, /*index=1*/%next)\n}\n\n"
+        + "%cond (p: (f32[8], u32[])) -> pred[] {\n"
+        + "  %c = u32[]{:T(128)} constant(8)\n"
+        + "  %i = u32[]{:T(128)} get-tuple-element(%p), index=1\n"
+        + "  ROOT %lt = pred[] compare(%i, %c), direction=LT\n}\n\n"
+        + "ENTRY %main (p: (f32[8], u32[])) -> (f32[8], u32[]) {\n"
+        + "  ROOT %w = (f32[8]{0}, u32[]) while(%p), condition=%cond, body=%body\n}\n"
+    )
+    assert collectives_of(text) == [Collective("collective-permute", 32.0, 2, 4)]
+
+
 def test_a_text_that_is_no_program_is_refused():
     with pytest.raises(ValueError, match="not a compiled program"):
         collectives_of("hello")

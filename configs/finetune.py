@@ -49,7 +49,8 @@ def get_config(mode: str = "sft") -> ConfigDict:
     config.weight_decay = 0.0
     config.clip_by_global_norm = 1.0
 
-    config.param_dtype = "float32"  # bfloat16 as in the paper; float32 masters lose no update
+    config.param_dtype = "float32"  # "bfloat16" as in the paper loses small updates, unless
+    config.masters = False  # the optimizer keeps copies of them in float32
     config.mu_dtype = "float32"  # AdamW's first moment, and
     config.nu_dtype = "float32"  # its second
     config.compute_dtype = "bfloat16"

@@ -196,6 +196,11 @@ def run_finetuning(config: Any, workdir: Path, job: Job) -> None:
         tuning.dry_run()
         return
     tuning.load()
+    if is_writer():
+        sizes = buckets_of(config)
+        print(
+            f"lengths are padded to {sizes}: every program is compiled {len(sizes)} times at most"
+        )
     checkpoints = Checkpoints(workdir / "checkpoints")
     restored = checkpoints.restore_newest(lambda note: tuning.programs.state)
     state, note = restored or (

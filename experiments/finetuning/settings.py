@@ -12,7 +12,7 @@ from experiments.finetuning.programs import Knobs
 from rlrazor.models.pretrained_config import read_config
 from rlrazor.models.released import SHAPES, released_shape
 from rlrazor.models.transformer_config import TransformerConfig
-from rlrazor.training.optimizer import adamw, warmup_schedule
+from rlrazor.training.optimizer import adamw, warmup_schedule, with_masters
 from rlrazor.types import ROWS
 
 POSITIVE = (
@@ -99,10 +99,11 @@ def optimizer_for(config: Any) -> optax.GradientTransformation:
         total_steps=config.steps,
         cosine=config.cosine,
     )
-    return adamw(
+    tx = adamw(
         schedule,
         weight_decay=config.weight_decay,
         clip_by_global_norm=config.clip_by_global_norm,
         mu_dtype=config.mu_dtype,
         nu_dtype=config.nu_dtype,
     )
+    return with_masters(tx) if config.masters else tx

@@ -109,7 +109,7 @@ def _fits(config: Any, shape: TransformerConfig, accelerator: Accelerator) -> bo
     tokens = max(config.row_buckets)
     if config.method == "grpo":
         tokens = max(config.prompt_buckets) + config.answer_tokens
-    held = weights * (of_param + of_mu + of_nu) / devices
+    held = weights * (of_param + 4 * config.masters + of_mu + of_nu) / devices
     at_once = config.rows_at_once * tokens
     kept = at_once * s.width * s.layers * of_compute
     of_layer = at_once * (6 * s.width + 3 * (s.mlp_width + s.heads * s.head_dim)) * 4

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 
+import chex
 import jax
 import numpy as np
 import pytest
 
 from rlrazor.analysis.results import load_results
+from rlrazor.models.lora import merge
+from rlrazor.models.lora_files import load_lora
 from rlrazor.models.pretrained import load_pretrained
 from rlrazor.runtime.distributed import STOPPED
 from tests.oracles import tiny_models
@@ -112,6 +115,17 @@ def test_imitation_learns_and_is_traced(tmp_path, start):
     assert last["new/kl_base_policy_nats"] > first["new/kl_base_policy_nats"]
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_adapters_are_saved_alone_and_merged(tmp_path, start, files):
+    ended = start(tmp_path / "run", steps="2", test_every="2", **{"lora.rank": "2"}).wait()
+    assert ended.status == 0, ended.stderr
+    last = json.loads((tmp_path / "run" / "results.jsonl").read_text().splitlines()[-1])
+    assert last["arm"] == "grpo_lora"
+    shape, base, _ = load_pretrained(files / "model")
+    adapters, scale = load_lora(tmp_path / "run" / "adapter", shape)
+    _, merged, _ = load_pretrained(tmp_path / "run" / "model")
+    chex.assert_trees_all_close(merge(base, adapters, scale), merged, atol=1e-6)
 
 
 def test_a_dry_run_compiles_and_stops(tmp_path, start):

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs.finetune import get_config
@@ -223,6 +224,21 @@ def test_adapters_begin_as_the_base_and_learn():
 def test_adapters_learn_alike_on_a_mesh():
     for one, other in zip(*map(jax.tree.leaves, (adapted("one"), adapted("tensor"))), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_masters_keep_what_bf16_would_lose():
+    """At a rate too small to move a bf16 parameter in one step."""
+    moved = []
+    for masters in (True, False):
+        config = tiny_config(learning_rate=1e-5, masters=masters)
+        tx = optimizer_for(config)
+        params = {"w": jnp.ones(4, jnp.bfloat16)}
+        state = tx.init(params)
+        for _ in range(400):
+            updates, state = tx.update({"w": jnp.ones(4)}, state, params)
+            params = optax.apply_updates(params, updates)
+        moved.append(float(params["w"][0]) < 1)
+    assert moved == [True, False]
 
 
 def test_greedy_answers_do_not_depend_on_the_key():

@@ -51,13 +51,18 @@ def main(argv: Any) -> None:
         raise ValueError(f"no limits are known of {chips[0].device_kind!r}")
     config.mesh.update(make_mesh(**config.mesh, devices=chips).shape)  # what 0 stands for
     found: list[Any] = []
+    too_narrow: list[Any] = []  # meshes on which sampling does not fit, however rows are cut
     tried = [] if SUGGEST.value else [config]
     for one in (*tried, *suggestions(config, shape, len(chips), accelerator)):
+        if one.mesh in too_narrow:
+            continue
         costs = plan(one, shape, chips, accelerator)
         print(describe(one, costs, TOPOLOGY.value, accelerator), flush=True)
         found += figures(one, costs, TOPOLOGY.value)
         if all(cost.needs.fits for cost in costs.values()):
             break
+        if "sample" in costs and not costs["sample"].needs.fits:
+            too_narrow.append(one.mesh)
     else:
         print("no layout fits; take more chips, fewer rows or shorter ones, or config.lora.rank=16")
     if JSON.value:

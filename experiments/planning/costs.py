@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from experiments.planning.hlo import Collective, collectives_of
 from rlrazor.runtime.hardware import Accelerator
 
-# "Used 20.08G of 15.75G hbm. Exceeded hbm capacity by 4.33G."
-_EXCEEDED = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+# "Used 20.08G of 15.75G hbm.", or "required for ... (20.08G) exceeds available HBM (15.75G)"
+_EXCEEDED = re.compile(r"([\d.]+)([KMGT])\)? (?:of|exceeds available HBM) \(?([\d.]+)([KMGT])")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 

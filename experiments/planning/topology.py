@@ -19,8 +19,11 @@ def chips_of(topology: str) -> list[Any]:
         raise ValueError("the TPU compiler is not installed: pip install -e '.[tpu]'")
     from jax.experimental import topologies
 
+    # A v4's two cores are one device, as JAX sees them on the real ones; newer chips are so here.
+    settings = {"chip_config_name": "megacore"} if kind == "v4" else {}
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+        slice_ = topologies.get_topology_desc(platform="tpu", topology_name=topology, **settings)
+        return list(slice_.devices)
     except Exception as error:  # the plugin raises a runtime error of its own
         if "lockfile" in str(error):
             raise ValueError(

@@ -61,8 +61,15 @@ def refused(message):
     return types.SimpleNamespace(compile=compile)
 
 
-def test_a_program_that_is_too_large_is_said_to_be_so():
-    message = "RESOURCE_EXHAUSTED: Used 20.5G of 15.75G hbm. Exceeded hbm capacity by 4.75G."
+@pytest.mark.parametrize(
+    "message",
+    [
+        "RESOURCE_EXHAUSTED: Used 20.5G of 15.75G hbm. Exceeded hbm capacity by 4.75G.",
+        "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
+        "required for HLO temporaries (20.5G) exceeds available HBM (15.75G).",
+    ],
+)
+def test_a_program_that_is_too_large_is_said_to_be_so(message):
     found = cost_of(
         refused(message), held={"parameters": 2.0**30}, beside={}, made={}, flops=1.0, traffic=1.0,
         accelerator=CHIP,

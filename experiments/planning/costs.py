@@ -57,11 +57,13 @@ class Time:
 class Cost:
     needs: Needs
     flops: float  # of one device
-    collectives: tuple[Collective, ...]
+    collectives: tuple[Collective, ...] | None  # None where JAX cannot print the program
     time: Time | None  # None for a program that does not fit: it was not compiled to the end
 
-    def sent(self) -> dict[str, float]:
-        """Bytes that leave a device, by the kind of exchange."""
+    def sent(self) -> dict[str, float] | None:
+        """Bytes that leave a device, by the kind of exchange; None if that cannot be read."""
+        if self.collectives is None:
+            return None
         total: dict[str, float] = collections.defaultdict(float)
         for collective in self.collectives:
             total[collective.kind] += collective.bytes * collective.times
@@ -109,12 +111,15 @@ def cost_of(
     others = memory.argument_size_in_bytes - sum(held.values())  # rows and keys
     working = memory.temp_size_in_bytes + new + others + memory.generated_code_size_in_bytes
     working -= sum(made.values())
-    collectives = tuple(collectives_of(compiled.as_text()))
+    try:
+        collectives = tuple(collectives_of(compiled.as_text()))
+    except jax.errors.JaxRuntimeError:  # of some asynchronous exchanges of a v6e, by JAX 0.10
+        collectives = None
     return Cost(
         Needs(held | beside | made, float(working), accelerator.memory),
         flops,
         collectives,
-        least_time(flops, traffic, collectives, accelerator),
+        least_time(flops, traffic, collectives or (), accelerator),
     )
 
 

@@ -23,12 +23,16 @@ def figures(config: Any, costs: Mapping[str, Cost], topology: str) -> list[dict[
             | {"working": cost.needs.working / GIB, "limit": cost.needs.limit / GIB},
             "fits": cost.needs.fits,
             "tflops": cost.flops / 1e12,
-            "sent_gib": {kind: size / GIB for kind, size in cost.sent().items()},
+            "sent_gib": _in_gib(cost.sent()),
             "least_seconds": cost.time and cost.time.least,
             "bound": cost.time and cost.time.bound,
         }
         for name, cost in costs.items()
     ]
+
+
+def _in_gib(sent: Mapping[str, float] | None) -> dict[str, float] | None:
+    return None if sent is None else {kind: size / GIB for kind, size in sent.items()}
 
 
 def describe(
@@ -52,10 +56,12 @@ def describe(
             f"    TFLOP       {cost.flops / 1e12:.1f}",
         ]
         if cost.time is not None:
-            sent = ", ".join(f"{kind} {size / GIB:.2f}" for kind, size in cost.sent().items())
-            time = cost.time
+            sent, time = _in_gib(cost.sent()), cost.time
+            told = "not known, for JAX cannot print this program"
+            if sent is not None:
+                told = ", ".join(f"{kind} {size:.2f}" for kind, size in sent.items()) or "none"
             lines += [
-                f"    GiB sent    {sent or 'none'}",
+                f"    GiB sent    {told}",
                 f"    least time  {time.least:.2f} s, bound by {time.bound} (compute "
                 f"{time.compute:.2f}, memory {time.memory:.2f}, links {time.links:.2f})",
             ]

@@ -1,5 +1,6 @@
 """What a program needs and how long it takes at least, from what its compilation says."""
 
+import dataclasses
 import types
 
 import jax
@@ -48,6 +49,9 @@ def test_needs_add_up_to_what_the_compiler_says():
     assert found.needs.working >= 2 * 16 * 4  # the device's rows at least
     assert found.needs.fits
     assert found.sent()["all-reduce"] > 0
+    unread = dataclasses.replace(found, collectives=None)
+    assert unread.sent() is None
+    assert "not known" in describe(CONFIG, {"imitate": unread}, "v6e:2x4", CHIP)
     more = cost(beside={"optimizer": 300.0}, made={"cache": 100.0}).needs
     assert more.total == found.needs.total + 300
     assert more.working == found.needs.working - 100

@@ -154,15 +154,21 @@ def build_run(arm: Arm, context: Context, player: Player, config: Any, mesh: Mes
         added = objective.prepare(context, train.params, others, rows)
         rows = dataclasses.replace(rows, added=jax.lax.stop_gradient(added))
 
+        size = len(rows.tokens) // sizes.minibatches
+        parts = None
+        if size % mesh.size == 0:
+            parts = Parts(
+                count=parts_of(size, config.rows_at_once, mesh.size),
+                weight=objective.weight,
+                add_up=functools.partial(add_up, mesh=mesh),
+            )
+
         def loss(params, batch, key):
+            # Rows that devices cannot share evenly would else lie whole on every one of them.
+            batch = batch if parts else spread(batch, mesh)
             value, _ = objective.loss(context, params, others, batch)
             return value, {}
 
-        parts = Parts(
-            count=parts_of(len(rows.tokens) // sizes.minibatches, config.rows_at_once, mesh.size),
-            weight=objective.weight,
-            add_up=functools.partial(add_up, mesh=mesh),
-        )
         step = make_train_step(loss, optimizer(given), parts)
         batches = in_minibatches(order_key, rows, sizes.minibatches, how.epochs)
         train, of_updates = jax.lax.scan(step, train, batches)
@@ -192,12 +198,7 @@ def sizes_of(arm: Arm, config: Any) -> Sizes:
 
 
 def parts_of(rows: int, at_once: int, devices: int) -> int:
-    """The fewest equal parts, a share of them for every device, of at most `at_once` rows each."""
-    if rows % devices:
-        raise ValueError(
-            f"a minibatch of {rows} rows does not divide among {devices} devices; change "
-            "config.rows, config.samples or config.minibatches, or use fewer devices"
-        )
+    """The fewest equal parts, as many for every device, of at most `at_once` rows each."""
     share = rows // devices
     return devices * next(n for n in range(-(-share // at_once), share + 1) if share % n == 0)
 

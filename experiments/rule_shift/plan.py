@@ -23,6 +23,10 @@ class PlannedRun:
     def name(self) -> str:
         return f"{self.arm}-lr{self.learning_rate:.3g}-s{self.seed}"
 
+    def checkpoint_at(self, share: float) -> int:
+        """The iteration of the checkpoint nearest to a share of the run; never the untrained."""
+        return min(self.checkpoints[1:], key=lambda i: abs(i - share * self.iterations))
+
 
 COUNTS = (
     "rows", "rows_at_once", "samples", "minibatches", "fixed_hands", "diverse_rules",

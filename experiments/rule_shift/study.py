@@ -114,9 +114,9 @@ class Study:
         return jax.device_get(found)
 
     def policy_file(self, arm: str, seed: int, share: float) -> tuple[Path, int]:
-        """Where a needed arm's policy is kept at the first checkpoint behind a share of its run."""
+        """Where a needed arm's policy is kept, of the checkpoint nearest to a share of its run."""
         run = next(run for run in self.runs if (run.arm, run.seed) == (arm, seed))
-        iteration = next(i for i in run.checkpoints if i >= share * run.iterations)
+        iteration = run.checkpoint_at(share)
         return self.workdir / "policies" / f"{run.name}-{iteration}.safetensors", iteration
 
     def load_policy(self, arm: str, seed: int, share: float) -> Params:

@@ -7,7 +7,13 @@ from configs import sft_memorizes_gp_l
 from experiments.rule_shift.arms import ARMS, METHODS, SOURCES, VARIANTS, Arm
 from experiments.rule_shift.flops import flops_per_iteration
 from experiments.rule_shift.objectives import OBJECTIVES
-from experiments.rule_shift.plan import COUNTS, check_config, in_order, plan_runs
+from experiments.rule_shift.plan import (
+    COUNTS,
+    PlannedRun,
+    check_config,
+    in_order,
+    plan_runs,
+)
 from experiments.rule_shift.programs import sizes_of
 from tests.oracles.tiny_shift import tiny_config
 
@@ -150,6 +156,11 @@ def test_the_tables_hold_together():
     assert len(ARMS) == len(METHODS) * len(VARIANTS)
     starts = [v.start[0] for v in VARIANTS.values() if v.start]
     assert all(ARMS[start].needs == () for start in starts)
+
+
+def test_a_start_is_the_checkpoint_nearest_to_its_share():
+    run = PlannedRun("sft", 0, 1e-3, 53, (0, 2, 5, 16, 53))  # a tenth is 5.3: saved as 5
+    assert [run.checkpoint_at(share) for share in (0.01, 0.1, 0.15, 0.3, 1.0)] == [2, 5, 5, 16, 53]
 
 
 def test_a_name_tells_arm_rate_and_seed():

@@ -119,14 +119,10 @@ def get_config(mode: str = "full") -> ConfigDict:
         config.checkpoints = (1.0,)
         # A pilot of SFT and GRPO: SFT rose up to 1e-3, GRPO fell above 1e-4. Where the lowest rate
         # was the best, lower ones were tried too.
-        grids = dict.fromkeys(IMITATE, (1e-4, 3e-4, 1e-3)) | dict.fromkeys(
-            EXPLORE, (3e-5, 1e-4, 3e-4)
-        )
-        for lower, methods in (
-            ((1e-5, 3e-5), ("simpo", "dpo")),
-            ((1e-5,), ("grpo_std", "ppo", "sdft")),
-        ):
-            grids |= {method: (*lower, *grids[method]) for method in methods}
+        grids: Any = dict.fromkeys(IMITATE, (1e-4, 3e-4, 1e-3))
+        grids |= dict.fromkeys(EXPLORE, (3e-5, 1e-4, 3e-4))
+        grids |= {method: (1e-5, 3e-5, *grids[method]) for method in ("simpo", "dpo")}
+        grids |= {method: (1e-5, *grids[method]) for method in ("grpo_std", "ppo", "sdft")}
         config.learning_rates = ConfigDict(grids)
         config.measure.turn_arms = ()
         config.measure.pass_arms = ()

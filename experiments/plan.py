@@ -57,7 +57,7 @@ def main(argv: Any) -> None:
         if one.mesh in too_narrow:
             continue
         costs = plan(one, shape, chips, accelerator)
-        print(describe(one, costs, TOPOLOGY.value, accelerator), flush=True)
+        print(describe(one, costs, TOPOLOGY.value), flush=True)
         found += figures(one, costs, TOPOLOGY.value)
         if all(cost.needs.fits for cost in costs.values()):
             break

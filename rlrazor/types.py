@@ -15,7 +15,7 @@ Write for one run; `vmap` adds R. Index axes from the right.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -23,6 +23,7 @@ Params = Any  # pytree of arrays
 Metrics = dict[str, jax.Array]
 LossFn = Callable[[Params, Any, jax.Array], tuple[jax.Array, Metrics]]  # (params, batch, key)
 
+FloatName = Literal["float32", "bfloat16"]
 Axes = tuple[str | tuple[str, ...] | None, ...]  # the mesh axes that cut each dimension
 ROWS = ("data", "fsdp")  # those that cut the rows of a batch
 

@@ -127,6 +127,42 @@ def renamed(of_peer: dict[str, float], task: str) -> Seconds:
     }
 
 
+def start_peers(
+    config: Any,
+    sizes: Any,
+    have: dict[str, Any],  # of `about_peers`
+    *,
+    gpu: bool,
+) -> tuple[list[Peer], dict[str, Callable[[], Seconds]]]:
+    """Those that are installed, with what they do by its name: "transformers, sft"."""
+    from experiments.benchmarks import language_programs as programs
+
+    if not ({"torch", "transformers"} <= set(have["versions"]) and (have["cuda"] or not gpu)):
+        print(NO_PEER)
+        return [], {}
+    settings = {
+        "model": dataclasses.asdict(config),
+        "sizes": dataclasses.asdict(sizes),
+        "gpu": gpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "learning_rate": programs.LEARNING_RATE,
+        "clip_by_global_norm": programs.CLIP_BY_GLOBAL_NORM,
+        "clip": programs.CLIP,
+    }
+    roles = {"transformers": ("sft", "grpo"), "trl_sft": ("sft",), "trl_grpo": ("grpo",)}
+    peers: list[Peer] = []
+    calls: dict[str, Callable[[], Seconds]] = {}
+    for role, tasks in roles.items():
+        name = role.partition("_")[0]
+        if name in have["versions"]:
+            peers.append(Peer(role, settings))
+            for task in tasks:
+                calls[f"{name}, {task}"] = lambda peer=peers[-1], task=task: renamed(
+                    peer.ask(task), task
+                )
+    return peers, calls
+
+
 def rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: rounded(inner) for name, inner in value.items()}
@@ -152,15 +188,6 @@ def main(argv: Any) -> None:
     mesh, cores = make_mesh(data=0), len(os.sched_getaffinity(0))
     gpu = jax.default_backend() == "gpu"
     peers_have = about_peers()
-    settings = {
-        "model": dataclasses.asdict(config),
-        "sizes": dataclasses.asdict(sizes),
-        "gpu": gpu,
-        "cores": cores,
-        "learning_rate": programs.LEARNING_RATE,
-        "clip_by_global_norm": programs.CLIP_BY_GLOBAL_NORM,
-        "clip": programs.CLIP,
-    }
     load = [os.getloadavg()[0]]
     ours = programs.Compiled(config, sizes, mesh)
     calls: dict[str, Callable[[], Seconds]] = {}
@@ -169,22 +196,8 @@ def main(argv: Any) -> None:
     for rows in limit.ROWS:
         products = limit.make(config, sizes, mesh, rows=rows)
         calls[f"gemm, {rows} rows"] = functools.partial(timed, f"{rows} rows", products)
-    peers: list[Peer] = []
-
-    def compare(name: str, role: str, *tasks: str) -> None:
-        peers.append(Peer(role, settings))
-        for task in tasks:
-            calls[f"{name}, {task}"] = lambda peer=peers[-1], task=task: renamed(
-                peer.ask(task), task
-            )
-
-    if {"torch", "transformers"} <= set(peers_have["versions"]) and (peers_have["cuda"] or not gpu):
-        compare("transformers", "transformers", "sft", "grpo")
-        if "trl" in peers_have["versions"]:
-            compare("trl", "trl_sft", "sft")
-            compare("trl", "trl_grpo", "grpo")
-    else:
-        print(NO_PEER)
+    peers, of_peers = start_peers(config, sizes, peers_have, gpu=gpu)
+    calls |= of_peers
     try:
         times = measure(calls, ROUNDS.value)
     finally:

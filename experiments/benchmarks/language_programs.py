@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh
 
-from experiments.general_points.language import answer_logprobs, appender, group_logprobs
+from experiments.general_points.language import answer_logprobs, group_logprobs
 from rlrazor.losses.nll import nll
 from rlrazor.losses.ppo_clip import ppo_clip
 from rlrazor.models.cache import init_cache, repeat_rows
-from rlrazor.models.transformer import Transformer
+from rlrazor.models.transformer import Transformer, appender
 from rlrazor.models.transformer_config import TransformerConfig
 from rlrazor.ops.advantages import centred
 from rlrazor.ops.aggregate import token_mean

@@ -10,15 +10,10 @@ from jax.sharding import Mesh
 from experiments.benchmarks.language_limit import useful_flops
 from experiments.benchmarks.language_programs import Compiled, Sizes, build, demonstrations
 from rlrazor.models.transformer_config import TransformerConfig
+from rlrazor.runtime.hardware import accelerator_of
 from rlrazor.runtime.mesh import make_mesh
 
 TOPOLOGY = "v5e:2x4"
-# bfloat16 FLOPs and bytes a second, dense, of the data sheets.
-PEAKS = {
-    "A100": (312e12, 2.0e12),
-    "H100": (989e12, 3.35e12),
-    "H200": (989e12, 4.8e12),
-}
 _BFLOAT16 = {"compute_dtype": "bfloat16", "tied_head": True, "vocabulary": 32_768, "head_dim": 64}
 MODELS = {
     "100M": TransformerConfig(
@@ -45,18 +40,14 @@ def utilisation(mesh: Mesh) -> dict[str, Any]:
     Attention's products are not counted. Decoding reads all weights, once in bfloat16, and the
     whole cache at every token.
     """
-    kind = jax.devices()[0].device_kind
-    peaks = next((peak for name, peak in PEAKS.items() if name in kind), None)
+    peak = accelerator_of(jax.devices()[0].device_kind)
     found: dict[str, Any] = {}
     for name, config in MODELS.items():
-        s, c = GPU_SIZES, config
+        s = GPU_SIZES
         compiled = Compiled(config, s, mesh)
         sft, rollout = (_seconds(compiled.calls[n]) for n in ("sft_step", "grpo_rollout"))
         flops = useful_flops(config, s)["sft_step"] / sft
-        slots = s.prompt_tokens + s.answer_tokens
-        cache = 2 * c.layers * s.prompts * s.samples * slots * c.kv_heads * c.head_dim * 2
-        weights = 2 * compiled.parameters * mesh.size
-        bandwidth = s.answer_tokens * (weights + cache) / rollout
+        bandwidth = decoded_bytes(config, s, compiled.parameters, mesh.size) / rollout
         found[name] = {
             "parameters": compiled.parameters,
             "sft_step_seconds": sft,
@@ -64,10 +55,20 @@ def utilisation(mesh: Mesh) -> dict[str, Any]:
             "sft_flops_per_second": flops,
             "decode_bytes_per_second": bandwidth,
             "compile_seconds": compiled.compile_seconds,
-            "sft_flops_utilisation": flops / peaks[0] / mesh.size if peaks else None,
-            "decode_bandwidth_utilisation": bandwidth / peaks[1] / mesh.size if peaks else None,
+            "sft_flops_utilisation": flops / peak.flops / mesh.size if peak else None,
+            "decode_bandwidth_utilisation": (
+                bandwidth / peak.memory_bandwidth / mesh.size if peak else None
+            ),
         }
     return found
+
+
+def decoded_bytes(config: TransformerConfig, sizes: Sizes, parameters: int, devices: int) -> float:
+    """Least bytes that a rollout reads: all weights on every device, and the cache, in bfloat16."""
+    c, s = config, sizes
+    slots = s.prompt_tokens + s.answer_tokens
+    cache = 2 * c.layers * s.prompts * s.samples * slots * c.kv_heads * c.head_dim * 2
+    return float(s.answer_tokens * (2 * parameters * devices + cache))
 
 
 def _seconds(call: Any, repeats: int = 3) -> float:

@@ -12,7 +12,6 @@ run. What a TPU slice could do at most, experiments/plan.py says. The last line 
 import dataclasses
 import functools
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,26 +21,22 @@ from absl import flags
 
 from experiments import cli
 from experiments.benchmarks import language  # defines --rounds and --peer_python
+from experiments.benchmarks.language_programs import SMALL, Sizes
+from experiments.benchmarks.language_scale import decoded_bytes
 
 MODELS = flags.DEFINE_list("models", ["0.5B", "1.5B", "3B"], "Sizes of Qwen2.5 on a GPU or TPU.")
 BATCHES = (64, 128, 256, 512)
 
 
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """Shapes of what is measured."""
-
-    rows: int  # of an SFT step ...
-    tokens: int  # ... and of each
-    prompts: int
-    samples: int
-    prompt_tokens: int
-    answer_tokens: int
-    rows_at_once: int
-
-
-AT_SCALE = Sizes(16, 2048, 8, 64, 256, 768, 1)
-SMALL = Sizes(64, 128, 16, 8, 64, 64, 8)  # as in language.py
+AT_SCALE = Sizes(
+    rows=16,
+    tokens=2048,
+    prompts=8,
+    samples=64,
+    prompt_tokens=256,
+    answer_tokens=768,
+    rows_at_once=1,
+)
 
 
 class Bench:
@@ -168,60 +163,30 @@ def at_scale(rounds: int) -> Iterator[tuple[str, dict[str, Any]]]:
             config = config_for(sizes)
             bench = Bench(config, shape, mesh, sizes)
             seconds = median_seconds(bench.calls()["grpo_rollout"], rounds)
-            rate = decoded_bytes(shape, bench.parameters, sizes) / seconds / mesh.size
+            rate = decoded_bytes(shape, sizes, bench.parameters, mesh.size) / seconds / mesh.size
             found[f"decode_{rows}_bandwidth"] = (
                 rate / accelerator.memory_bandwidth if accelerator else None
             )
         yield name, found
 
 
-def decoded_bytes(shape: Any, parameters: int, sizes: Sizes) -> float:
-    """Least bytes that decoding reads: all weights in bf16 and the whole cache at every token."""
-    slots = sizes.prompt_tokens + sizes.answer_tokens
-    rows = sizes.prompts * sizes.samples
-    cache = 2 * 2 * shape.layers * rows * slots * shape.kv_heads * shape.head_dim
-    return float(sizes.answer_tokens * (2 * parameters + cache))
-
-
 def beside_peers(rounds: int) -> dict[str, Any]:
     """Medians of all, in turns, and their ratios."""
-    from experiments.benchmarks import language_programs as programs
     from rlrazor.runtime.mesh import make_mesh
 
-    mesh = make_mesh(data=0)
-    config = config_for(SMALL, param_dtype="float32", compute_dtype="float32", remat="none")
-    bench = Bench(config, programs.SMALL, mesh, SMALL)
+    mesh, sizes = make_mesh(data=0), Sizes()
+    config = config_for(sizes, param_dtype="float32", compute_dtype="float32", remat="none")
+    bench = Bench(config, SMALL, mesh, sizes)
     calls: dict[str, Callable[[], language.Seconds]] = {
         f"rlrazor, {part}": functools.partial(language.timed, part, call)
         for part, call in bench.calls().items()
     }
-    settings = {
-        "model": dataclasses.asdict(programs.SMALL),
-        "sizes": dataclasses.asdict(programs.Sizes()),
-        "gpu": False,
-        "cores": len(os.sched_getaffinity(0)),
-        "learning_rate": programs.LEARNING_RATE,
-        "clip_by_global_norm": programs.CLIP_BY_GLOBAL_NORM,
-        "clip": programs.CLIP,
-    }
-    roles = {"transformers": ("sft", "grpo"), "trl_sft": ("sft",), "trl_grpo": ("grpo",)}
-    have = set(language.about_peers()["versions"])
-    peers = {
-        role: language.Peer(role, settings)
-        for role in roles
-        if {"torch", "transformers", role.partition("_")[0]} <= have
-    }
-    if not peers:
-        print(language.NO_PEER)
-    for role, peer in peers.items():
-        for task in roles[role]:
-            calls[f"{role.partition('_')[0]}, {task}"] = lambda peer=peer, task=task: (
-                language.renamed(peer.ask(task), task)
-            )
+    peers, of_peers = language.start_peers(SMALL, sizes, language.about_peers(), gpu=False)
+    calls |= of_peers
     try:
         times = language.measure(calls, rounds)
     finally:
-        for peer in peers.values():
+        for peer in peers:
             peer.end()
     medians = {
         f"{name.split(', ')[0]}_{name.split(': ')[1]}": statistics.median(values)

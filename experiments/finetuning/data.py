@@ -120,9 +120,10 @@ def batches(count: int, size: int, *, seed: int, start: int) -> Iterator[np.ndar
     the next order; fewer examples than a batch are repeated.
     """
     in_epoch = max(count // size, 1)
-    number = start
+    epoch, place = divmod(start, in_epoch)
     while True:
-        epoch, place = divmod(number, in_epoch)
         order = np.random.default_rng([seed, epoch]).permutation(count)
-        yield np.resize(order, max(count, size))[place * size : (place + 1) * size]
-        number += 1
+        rows = np.resize(order, max(count, size))
+        for batch in range(place, in_epoch):
+            yield rows[batch * size : (batch + 1) * size]
+        epoch, place = epoch + 1, 0

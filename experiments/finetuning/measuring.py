@@ -45,7 +45,7 @@ class Measure:
 
     def __call__(self, policy: Params) -> dict[str, float]:
         """Numbers by name, as results.jsonl has them; nothing for tasks without questions."""
-        found = self._accuracies(policy)
+        found = dict(self._at_base) if policy is self._base else self._accuracies(policy)
         for name in ("new", "prior"):
             if f"{name}/accuracy" in found:
                 found[f"{name}/base_accuracy"] = self._at_base[f"{name}/accuracy"]

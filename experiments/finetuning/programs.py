@@ -18,15 +18,16 @@ from jax.sharding import Mesh
 
 from rlrazor.losses.nll import nll
 from rlrazor.losses.ppo_clip import ppo_clip
-from rlrazor.models.cache import init_cache, repeat_rows
+from rlrazor.models.cache import KVCache, init_cache, repeat_rows
 from rlrazor.models.lora import init_lora, lora_rules, merge, train_beside
 from rlrazor.models.partition import CACHE_RULES, transformer_rules
 from rlrazor.models.pretrained import parameter_shapes
 from rlrazor.models.scoring import over_vocabulary
-from rlrazor.models.transformer import Transformer
+from rlrazor.models.transformer import Transformer, appender
 from rlrazor.models.transformer_config import TransformerConfig
 from rlrazor.ops.advantages import centred
 from rlrazor.ops.aggregate import scaled_sum
+from rlrazor.ops.entropy import entropy
 from rlrazor.ops.kl import kl
 from rlrazor.ops.logprobs import token_logprobs
 from rlrazor.ops.sequences import append, between
@@ -34,6 +35,7 @@ from rlrazor.runtime.mesh import (
     compile_once,
     cut_rows,
     for_decoding,
+    holders_of,
     in_turn,
     layout,
     on_mesh,
@@ -230,7 +232,7 @@ def _compare(policy: jax.Array, base: jax.Array, tokens: jax.Array) -> Mapping[s
     return {
         "kl_base_policy_nats": kl(log_base, log_policy),
         "kl_policy_base_nats": kl(log_policy, log_base),
-        "entropy_nats": -jnp.sum(jnp.exp(log_policy) * log_policy, axis=-1),
+        "entropy_nats": entropy(log_policy),
         "nll_nats": -token_logprobs(policy, tokens),
     }
 
@@ -260,9 +262,8 @@ def _sample(
     mesh: Mesh,
 ) -> Answers:
     """Every prompt is read once, or as often as devices need rows, and answered G times."""
-    lay: Any = model.layout
     (P, T), G, N = prompts.tokens.shape, samples, length
-    holders = math.prod(mesh.shape[axis] for axis in ROWS)
+    holders = holders_of(mesh)
     readings = holders // math.gcd(holders, P)
     if G % readings:
         raise ValueError(
@@ -271,24 +272,12 @@ def _sample(
         )
 
     def lie(tree: Any) -> Any:
-        return jax.tree.map(lambda x: lay.constrain(x, (ROWS, *[None] * (x.ndim - 1))), tree)
+        return jax.lax.with_sharding_constraint(tree, on_mesh(mesh, ROWS))
 
-    def lie_cached(cache: Any) -> Any:
-        by_name = {rule.ending: rule.axes for rule in CACHE_RULES}
-        stored, filled = by_name["keys|values"], by_name["filled"]
-        return dataclasses.replace(
-            cache,
-            keys=lay.constrain(cache.keys, stored),
-            values=lay.constrain(cache.values, stored),
-            filled=lay.constrain(cache.filled, filled),
-        )
+    def lie_cached(cache: KVCache) -> KVCache:
+        return jax.lax.with_sharding_constraint(cache, shardings_of(cache, CACHE_RULES, mesh))
 
-    def read(cache: Any, tokens: jax.Array, count: jax.Array) -> tuple[jax.Array, Any]:
-        hidden, cache = model.apply(params, tokens, cache=cache, count=count)  # type: ignore
-        last = jnp.maximum(count - 1, 0)[:, None, None]
-        newest = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
-        return model.apply(params, newest, method="logits"), cache  # type: ignore
-
+    read = appender(model, params)
     opened = lie(jax.tree.map(lambda x: jnp.repeat(x, readings, axis=0), prompts))
     cache = init_cache(model.config, P * readings, T + N, model.config.compute_dtype)
     logits, cache = read(lie_cached(cache), opened.tokens, opened.count)

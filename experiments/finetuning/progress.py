@@ -1,7 +1,6 @@
 """What a run says of itself on the way: the progress line, TensorBoard, a trace."""
 
 import contextlib
-import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from rlrazor.runtime.distributed import is_writer
 from rlrazor.runtime.hardware import accelerator_of
+from rlrazor.runtime.metrics import training_means
 
 SHOWN = ("loss", "reward", "tokens_per_second_per_device", "mfu", "hbm_peak_gib")
 UNTRACED = 2  # steps that compile
@@ -27,13 +27,13 @@ class Progress:
         folder: Path,
         *,
         start: int,  # steps that are done
-        sums: Mapping[str, list[float]],  # of an interrupted run, as `sums` was
+        sums: dict[str, list[float]],  # of an interrupted run, as `sums` was
         flops_per_token: float,  # of a model's forward and backward pass, nothing twice
     ):
         self._config, self._folder, self._flops = config, folder, flops_per_token
         self._device = jax.local_devices()[0]
         self._accelerator = accelerator_of(self._device.device_kind)
-        self.sums = {name: list(pair) for name, pair in sums.items()}
+        self.sums = sums
         self._first, self._tracing = start + 1, False
         self._bar = tqdm(total=config.steps, initial=start, unit=" steps", disable=not is_writer())
         self._board = None
@@ -48,11 +48,9 @@ class Progress:
         started = time.perf_counter()
         yield found
         found["seconds"] = time.perf_counter() - started
-        for name, value in found.items():
-            # Results do not tell the time: a resumed run ends with the bytes of one that was not.
-            if math.isfinite(value) and not name.startswith("seconds"):
-                total, count = self.sums.get(name, [0.0, 0])
-                self.sums[name] = [total + value, count + 1]
+        # Results do not tell the time: a resumed run ends with the bytes of one that was not.
+        timeless = {n: value for n, value in found.items() if not n.startswith("seconds")}
+        self.sums = training_means(self.sums, timeless)
         found |= self._speed(found)
         if number % self._config.log_every == 0 or number == self._config.steps:
             self.write("train", number, found)
@@ -73,8 +71,8 @@ class Progress:
 
     def means(self) -> dict[str, float]:
         """Over the steps since it was last asked; what was not finite counts as no step."""
-        found = {name: total / count for name, (total, count) in self.sums.items()}
-        self.sums.clear()
+        found = {name: total / count for name, (total, count) in self.sums.items() if count}
+        self.sums = {}
         return found
 
     def write(self, group: str, number: int, found: Mapping[str, Any]) -> None:

@@ -19,15 +19,13 @@ from experiments.finetuning.programs import Answers, Rows, build
 from experiments.finetuning.progress import Progress, timed
 from experiments.finetuning.settings import (
     check,
-    holders_of,
     knobs_for,
     optimizer_for,
     shape_for,
 )
 from experiments.planning.flops import count_flops
 from rlrazor.models.lora_files import save_lora
-from rlrazor.models.partition import transformer_rules
-from rlrazor.models.pretrained import load_pretrained, save_pretrained
+from rlrazor.models.pretrained import load_pretrained, parameter_shapes, save_pretrained
 from rlrazor.models.pretrained_config import read_config
 from rlrazor.models.transformer import Transformer
 from rlrazor.models.transformer_config import TransformerConfig
@@ -35,7 +33,7 @@ from rlrazor.runtime.chat import load_chat
 from rlrazor.runtime.checkpoint import Checkpoints
 from rlrazor.runtime.distributed import Job, is_writer, tell_all
 from rlrazor.runtime.hub import find_model
-from rlrazor.runtime.mesh import make_mesh, on_mesh, shardings_of
+from rlrazor.runtime.mesh import holders_of, make_mesh, on_mesh
 from rlrazor.runtime.workdir import ResultsFile
 from rlrazor.sampling.decode import make_stops
 from rlrazor.training.state import TrainState
@@ -69,10 +67,10 @@ class FineTuning:
     def load(self) -> None:
         """Reads data and weights; everything that may be mistaken in a config is found here."""
         self.feed, tests = self._feed(), self._tests()
-        rules, started = transformer_rules(self.shape), time.monotonic()
+        started = time.monotonic()
         _, self.base, reading = load_pretrained(
             self.folder,
-            shardings=lambda config, shapes: shardings_of(shapes, rules, self.mesh),
+            shardings=jax.tree.map(lambda leaf: leaf.sharding, self.programs.params),
             param_dtype=self.config.param_dtype,
         )
         print(
@@ -152,6 +150,7 @@ class FineTuning:
         """A line of results.jsonl."""
         config = self.config
         arm = f"{config.method}_lora" if config.lora.rank else config.method
+        policy = self.programs.policy(trained, self.frozen) if number else self.base
         return {
             "run": f"{arm}-lr{config.learning_rate:.3g}-s{config.seed}",
             "arm": arm,
@@ -163,7 +162,7 @@ class FineTuning:
                 "model": config.model,
                 "lora_rank": config.lora.rank,
             },
-            **self.measure(self.programs.policy(trained, self.frozen)),
+            **self.measure(policy),
             **{f"train/{name}": value for name, value in means.items()},
         }
 
@@ -250,13 +249,13 @@ def run_finetuning(config: Any, workdir: Path, job: Job) -> None:
 
 def flops_per_token(shape: TransformerConfig, tokens: int = 1024) -> float:
     """Of a forward and a backward pass over a row of that many tokens, nothing worked out twice."""
-    model = Transformer(dataclasses.replace(shape, attention="einsum"))
+    shape = dataclasses.replace(shape, attention="einsum")
+    model, params = Transformer(shape), parameter_shapes(shape)
 
     def forward(params: Params, row: jax.Array) -> Any:
         return model.apply(params, model.apply(params, row)[0], method="logits")  # type: ignore
 
     row = jax.ShapeDtypeStruct((1, tokens), jnp.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), row)
     return 3 * count_flops(forward, params, row) / tokens
 
 

@@ -1,7 +1,6 @@
 """What a fine-tuning config says, checked, as the arguments of the parts it is about."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from experiments.finetuning.programs import Knobs
 from rlrazor.models.pretrained_config import read_config
 from rlrazor.models.released import SHAPES, released_shape
 from rlrazor.models.transformer_config import TransformerConfig
+from rlrazor.runtime.mesh import holders_of
 from rlrazor.training.optimizer import adamw, warmup_schedule, with_masters
-from rlrazor.types import ROWS
+from rlrazor.training.parts import fewest
 
 POSITIVE = (
     "steps", "rows", "prompts", "samples", "answer_tokens", "rows_at_once", "vocabulary_chunk",
@@ -62,11 +62,6 @@ def rows_of(config: Any) -> int:
     return config.rows if config.method == "sft" else config.prompts * config.samples
 
 
-def holders_of(mesh: Mesh) -> int:
-    """Devices among which rows are divided."""
-    return math.prod(mesh.shape[axis] for axis in ROWS)
-
-
 def knobs_for(config: Any, mesh: Mesh) -> Knobs:
     """ValueError if the rows of a step do not divide among the devices."""
     holders = holders_of(mesh)
@@ -77,14 +72,12 @@ def knobs_for(config: Any, mesh: Mesh) -> Knobs:
             f"config.{name}={rows} must be a multiple of the {holders} devices that share them "
             f"(data x fsdp); try {max(rows // holders, 1) * holders}, or a larger tensor"
         )
-    share = rows // holders
-    parts = next(n for n in range(-(-share // config.rows_at_once), share + 1) if share % n == 0)
     return Knobs(
         samples=config.samples,
         answer_tokens=config.answer_tokens,
         clip_low=config.clip_low,
         clip_high=config.clip_high,
-        row_parts=parts,
+        row_parts=fewest(rows // holders, config.rows_at_once),
         vocabulary_chunk=config.vocabulary_chunk,
         lora_rank=config.lora.rank,
         lora_alpha=config.lora.alpha,

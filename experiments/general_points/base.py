@@ -15,6 +15,7 @@ from tqdm import tqdm
 from experiments.general_points.language import answer_logprobs
 from experiments.general_points.mixture import Counts, draw_rows, make_mixture, many_rules
 from rlrazor.losses.nll import nll
+from rlrazor.models.pretrained import parameter_shapes
 from rlrazor.models.transformer import Transformer
 from rlrazor.models.transformer_config import TransformerConfig
 from rlrazor.runtime.checkpoint import Checkpoints
@@ -126,6 +127,5 @@ def load_base(folder: Path) -> Base:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / RECORD} is not the record of a base ({error})") from error
     model = Transformer(config)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
-    params = load_weights(folder / WEIGHTS, shapes)
+    params = load_weights(folder / WEIGHTS, parameter_shapes(config))
     return Base(model, params, load_tokenizer(folder / TOKENIZER), record)

@@ -8,27 +8,15 @@ import jax.numpy as jnp
 from tokenizers import Tokenizer
 
 from rlrazor.models.cache import init_cache, repeat_rows
-from rlrazor.models.transformer import Transformer
+from rlrazor.models.transformer import Transformer, appender
 from rlrazor.ops.logprobs import token_logprobs
 from rlrazor.runtime.tokenizer import SPECIALS, token_bytes
-from rlrazor.sampling.decode import Append, Sampling, Stops, make_stops
+from rlrazor.sampling.decode import Sampling, Stops, make_stops
 from rlrazor.sampling.episodes import Rollout, play
 from rlrazor.tasks.general_points.task import GeneralPoints
 from rlrazor.types import Params
 
 END = SPECIALS.index("<eos>")  # what ends an answer
-
-
-def appender(model: Transformer, params: Params) -> Append:
-    """The model as decoding wants it: tokens into the cache, logits behind the last one out."""
-
-    def append(cache: Any, tokens: jax.Array, count: jax.Array) -> tuple[jax.Array, Any]:
-        hidden, cache = model.apply(params, tokens, cache=cache, count=count)  # type: ignore
-        last = jnp.maximum(count - 1, 0)[:, None, None]
-        newest = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
-        return _logits(model, params, newest), cache
-
-    return append
 
 
 def answer_logprobs(

@@ -28,10 +28,10 @@ def plan(
     """The cost of every program of a step, laid out as the config says."""
     mesh = make_mesh(**config.mesh, devices=devices)
     shape = shape_for(config, shape)
-    stops = make_stops([[0]])
+    stops, knobs = make_stops([[0]]), knobs_for(config, mesh)
 
     def programs(shape: TransformerConfig) -> Programs:
-        return build(shape, optimizer_for(config), stops, knobs_for(config, mesh), mesh)
+        return build(shape, optimizer_for(config), stops, knobs, mesh)
 
     # Products of a kernel cannot be counted; those of plain attention are as many, and those of
     # tokens that causality hides.
@@ -48,8 +48,8 @@ def plan(
     gathered = whole * size / mesh.shape["tensor"]
     # Every pass over the rows reads the weights; the update reads and writes what it moves.
     passes = 2 + (shape.remat == "full")
-    parts = knobs_for(config, mesh).row_parts
-    learning = parts * (passes * gathered + 2 * trained * 4 / mesh.size) + 2 * sum(held.values())
+    once = passes * gathered + 2 * trained * 4 / mesh.size
+    learning = knobs.row_parts * once + 2 * sum(held.values())
     found = {}
     for name, arguments in calls(config, real, mesh, max(buckets_of(config))):
         mine, made, traffic = held, {}, learning

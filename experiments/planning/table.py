@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.planning.costs import Cost
-from rlrazor.runtime.hardware import Accelerator
 
 GIB = 2**30
 
@@ -35,9 +34,7 @@ def _in_gib(sent: Mapping[str, float] | None) -> dict[str, float] | None:
     return None if sent is None else {kind: size / GIB for kind, size in sent.items()}
 
 
-def describe(
-    config: Any, costs: Mapping[str, Cost], topology: str, accelerator: Accelerator
-) -> str:
+def describe(config: Any, costs: Mapping[str, Cost], topology: str) -> str:
     mesh = " ".join(f"{axis}={size}" for axis, size in config.mesh.items())
     lines = [
         f"\n{config.model}, {config.method}, on {topology}: {mesh}, "

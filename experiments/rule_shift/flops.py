@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from experiments.general_points.language import Player, appender
+from experiments.general_points.language import Player
 from experiments.rule_shift.arms import PLAYED, Arm
 from experiments.rule_shift.objectives import OBJECTIVES, Context, Others
 from experiments.rule_shift.programs import Given, build_run, sizes_of
 from rlrazor.models.cache import init_cache
-from rlrazor.models.transformer import Transformer
+from rlrazor.models.transformer import Transformer, appender
 from rlrazor.runtime.mesh import compile_once
 from rlrazor.types import Params
 

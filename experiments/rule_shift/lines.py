@@ -1,7 +1,6 @@
 """One JSON line a run and checkpoint: the only thing that analysis reads."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,6 @@ NORMS = {
     "leave_one_out": "none",
     "standardised": "std",
 }
-
-
-def training_means(means: dict[str, list[float]], metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds an iteration to sums and counts by name; what is not finite counts as no iteration."""
-    added = {name: list(pair) for name, pair in means.items()}
-    for name, value in metrics.items():
-        total, count = added.get(name, [0.0, 0])
-        finite = math.isfinite(value)
-        added[name] = [total + (float(value) if finite else 0.0), count + finite]
-    return added
 
 
 def pass_at(

@@ -25,7 +25,7 @@ from experiments.rule_shift.objectives import OBJECTIVES, Context, Others
 from rlrazor.runtime.mesh import add_up, spread
 from rlrazor.tasks.general_points.task import GeneralPoints
 from rlrazor.training.optimizer import adamw, warmup_schedule
-from rlrazor.training.parts import Parts
+from rlrazor.training.parts import Parts, fewest
 from rlrazor.training.state import TrainState, init_state
 from rlrazor.training.step import make_train_step
 from rlrazor.types import Metrics, Params
@@ -158,7 +158,7 @@ def build_run(arm: Arm, context: Context, player: Player, config: Any, mesh: Mes
         parts = None
         if size % mesh.size == 0:
             parts = Parts(
-                count=parts_of(size, config.rows_at_once, mesh.size),
+                count=mesh.size * fewest(size // mesh.size, config.rows_at_once),
                 weight=objective.weight,
                 add_up=functools.partial(add_up, mesh=mesh),
             )
@@ -195,12 +195,6 @@ def sizes_of(arm: Arm, config: Any) -> Sizes:
     # Minibatches of one size: so many prompts at a time.
     prompts -= prompts % (config.minibatches // math.gcd(config.minibatches, samples))
     return Sizes(prompts, samples, config.minibatches, config.fixed_hands)
-
-
-def parts_of(rows: int, at_once: int, devices: int) -> int:
-    """The fewest equal parts, as many for every device, of at most `at_once` rows each."""
-    share = rows // devices
-    return devices * next(n for n in range(-(-share // at_once), share + 1) if share % n == 0)
 
 
 def in_minibatches(key: jax.Array, rows: Rows, count: int, epochs: int) -> Rows:

@@ -14,7 +14,7 @@ from experiments.general_points.base import Base
 from experiments.general_points.language import make_player
 from experiments.rule_shift.arms import ARMS, VARIANTS, Variant
 from experiments.rule_shift.flops import compiled_flops, flops_per_iteration
-from experiments.rule_shift.lines import result_line, training_means
+from experiments.rule_shift.lines import result_line
 from experiments.rule_shift.measure import build_measure
 from experiments.rule_shift.objectives import make_context
 from experiments.rule_shift.plan import PlannedRun, check_config, plan_runs
@@ -22,7 +22,7 @@ from experiments.rule_shift.programs import Given, RunState, build_run
 from experiments.rule_shift.tasks import make_tests, training_tasks
 from rlrazor.runtime.checkpoint import Checkpoints
 from rlrazor.runtime.mesh import compile_once, make_mesh, replicate
-from rlrazor.runtime.metrics import write_tensorboard
+from rlrazor.runtime.metrics import training_means, write_tensorboard
 from rlrazor.runtime.tokenizer import vocabulary
 from rlrazor.runtime.weights import load_weights, save_weights
 from rlrazor.runtime.workdir import ResultsFile

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from rlrazor.models.pretrained_config import CONFIG, config_like, config_to_json, read_config
 from rlrazor.models.tensor_map import Tensor, check, gather, path_of, plan, read_tree, tensors
 from rlrazor.models.transformer import Transformer
-from rlrazor.models.transformer_config import FloatName, TransformerConfig
+from rlrazor.models.transformer_config import TransformerConfig
 from rlrazor.runtime.hub import find_model
 from rlrazor.runtime.tensor_files import TensorFolder, read_json, write_folder
-from rlrazor.types import Params
+from rlrazor.types import FloatName, Params
 
 # Beside the weights, what a tokenizer and `generate` need.
 COPIED = (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import chex
 import flax.linen as nn
@@ -14,7 +15,7 @@ from rlrazor.models.layers import GatedMLP, RMSNorm, matmul
 from rlrazor.models.partition import EMBEDDED, RESIDUAL, TABLE, TOKENS_BY_COLUMN
 from rlrazor.models.rope import rope_frequencies, rotations
 from rlrazor.models.transformer_config import TransformerConfig
-from rlrazor.types import Layout
+from rlrazor.types import Layout, Params
 
 EMBEDDING_STD = 0.02  # small, so that a new model's logits are near zero and its loss near log V
 
@@ -183,3 +184,21 @@ class Transformer(nn.Module):
     def logits(self, hidden: jax.Array) -> jax.Array:  # [..., D] -> f32[..., V]
         """Unnormalised log-probabilities of the next token."""
         return self.embed.logits(hidden) if self.config.tied_head else self.head(hidden)
+
+
+def appender(
+    model: Transformer, params: Params
+) -> Callable[[KVCache, jax.Array, jax.Array], tuple[jax.Array, KVCache]]:
+    """The model as decoding wants it: tokens into the cache, logits behind the last one out."""
+
+    def append(
+        cache: KVCache,
+        tokens: jax.Array,  # i32[B, T]
+        count: jax.Array,  # i32[B] tokens of a row that are real, the first ones
+    ) -> tuple[jax.Array, KVCache]:  # f32[B, V]
+        hidden, cache = model.apply(params, tokens, cache=cache, count=count)  # type: ignore
+        last = jnp.maximum(count - 1, 0)[:, None, None]
+        newest = jnp.take_along_axis(hidden, last, axis=1)[:, 0]
+        return model.apply(params, newest, method="logits"), cache  # type: ignore
+
+    return append

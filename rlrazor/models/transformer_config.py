@@ -4,8 +4,8 @@ import dataclasses
 from typing import Literal, get_args
 
 from rlrazor.models.rope import Llama3Scaling
+from rlrazor.types import FloatName
 
-FloatName = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
 Attending = Literal["einsum", "dot_product", "splash", "auto"]
 
@@ -39,7 +39,7 @@ class TransformerConfig:
     # What a layer keeps for its gradient: all it computed; its products with weights, from which
     # the rest is recomputed; or nothing but its input.
     remat: Remat = "none"
-    # Of whole rows, without a cache; see `attend.attend_causally`.
+    # Of whole rows, without a cache; see `attend.causal_kernel`.
     attention: Attending = "einsum"
 
     def __post_init__(self):

@@ -23,6 +23,7 @@ ACCELERATORS = {
     "TPU v5": Accelerator("v5p", 459e12, 95.73 * GIB, 2765e9, 600e9),
     "TPU v5p": Accelerator("v5p", 459e12, 95.73 * GIB, 2765e9, 600e9),
     "TPU v6 lite": Accelerator("v6e", 918e12, 31.24 * GIB, 1640e9, 400e9),
+    "NVIDIA A100-SXM4-40GB": Accelerator("A100", 312e12, 40 * GIB, 1555e9, 300e9),
     "NVIDIA A100-SXM4-80GB": Accelerator("A100", 312e12, 80 * GIB, 2039e9, 300e9),
     "NVIDIA H100 80GB HBM3": Accelerator("H100", 989e12, 80 * GIB, 3350e9, 450e9),
     "NVIDIA H200": Accelerator("H200", 989e12, 141 * GIB, 4800e9, 450e9),

@@ -287,12 +287,17 @@ def for_decoding(
     return jax.tree.map(gather, params, specs_of(params, rules, mesh.shape))
 
 
+def holders_of(mesh: Mesh) -> int:
+    """Among how many groups of devices the rows of a batch are divided."""
+    return math.prod(mesh.shape[axis] for axis in ROWS)
+
+
 def cut_rows(batch: Any, count: int, mesh: Mesh) -> Any:  # [B, ...] -> [count, B / count, ...]
     """Inside a compiled function: parts of a batch, each from the rows of every device alike.
 
     A device's rows stay on it and in order, and so together where they are a group.
     """
-    holders = mesh.shape["data"] * mesh.shape["fsdp"]
+    holders = holders_of(mesh)
 
     def cut(leaf: jax.Array) -> jax.Array:
         if len(leaf) % (holders * count):
@@ -337,7 +342,7 @@ def my_rows(rows: int, mesh: Mesh) -> np.ndarray:  # i64[b]
     Rows are cut by data and fsdp. Where `tensor` reaches over several processes, they feed the
     same rows, and must feed them alike.
     """
-    cuts = mesh.shape["data"] * mesh.shape["fsdp"]
+    cuts = holders_of(mesh)
     if rows % cuts:
         raise ValueError(
             f"a batch of {rows} rows must be a multiple of data={mesh.shape['data']} x "

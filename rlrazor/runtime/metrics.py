@@ -1,6 +1,8 @@
-"""TensorBoard event files from result lines."""
+"""Numbers of a training run: their means between two checkpoints, and TensorBoard event files."""
 
+import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +25,13 @@ def write_tensorboard(lines: list[dict[str, Any]], folder: Path) -> None:
                 for name, value in line.items():
                     if "/" in name and isinstance(value, int | float):
                         writer.add_scalar(name, value, global_step=line["step"])
+
+
+def training_means(means: dict[str, list[float]], metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds an iteration to sums and counts by name; what is not finite counts as no iteration."""
+    added = {name: list(pair) for name, pair in means.items()}
+    for name, value in metrics.items():
+        total, count = added.get(name, [0.0, 0])
+        finite = math.isfinite(value)
+        added[name] = [total + (float(value) if finite else 0.0), count + finite]
+    return added

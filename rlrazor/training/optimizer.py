@@ -1,15 +1,13 @@
 """Optimizers and schedules whose hyperparameters may be traced, so that a sweep can stack them."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from rlrazor.types import Params
-
-FloatName = Literal["float32", "bfloat16"]
+from rlrazor.types import FloatName, Params
 
 
 def warmup_schedule(

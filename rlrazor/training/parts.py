@@ -24,6 +24,11 @@ def consecutive(batch: Any, count: int) -> Any:  # [B, ...] -> [count, B / count
     return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
 
+def fewest(rows: int, at_once: int) -> int:
+    """The smallest number of equal parts of at most `at_once` rows each."""
+    return next(n for n in range(-(-rows // at_once), rows + 1) if rows % n == 0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Parts:
     """How a batch is cut and the parts' gradients are added up.

@@ -19,7 +19,7 @@ from rlrazor.models.lora_files import load_lora
 from rlrazor.models.pretrained import load_pretrained
 from rlrazor.runtime.distributed import STOPPED
 from tests.oracles import tiny_models
-from tests.oracles.scripts import ROOT, Script
+from tests.oracles.scripts import ROOT, Script, newest
 
 pytestmark = pytest.mark.slow
 
@@ -68,12 +68,6 @@ def finished(start, tmp_path_factory):
     ended = start(workdir).wait()
     assert ended.status == 0, ended.stderr
     return workdir
-
-
-def newest(workdir):
-    folder = workdir / "checkpoints"
-    names = [p.name for p in folder.iterdir()] if folder.exists() else []
-    return max([int(name) for name in names if name.isdigit()], default=0)
 
 
 def same(first, second):

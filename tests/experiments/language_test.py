@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.general_points.language import answer_logprobs, appender
+from experiments.general_points.language import answer_logprobs
 from rlrazor.models.cache import init_cache
+from rlrazor.models.transformer import appender
 from rlrazor.runtime.tokenizer import token_bytes
 from rlrazor.sampling.decode import Sampling, make_stops
 from rlrazor.sampling.episodes import play

@@ -51,7 +51,7 @@ def test_needs_add_up_to_what_the_compiler_says():
     assert found.sent()["all-reduce"] > 0
     unread = dataclasses.replace(found, collectives=None)
     assert unread.sent() is None
-    assert "not known" in describe(CONFIG, {"imitate": unread}, "v6e:2x4", CHIP)
+    assert "not known" in describe(CONFIG, {"imitate": unread}, "v6e:2x4")
     more = cost(beside={"optimizer": 300.0}, made={"cache": 100.0}).needs
     assert more.total == found.needs.total + 300
     assert more.working == found.needs.working - 100
@@ -100,10 +100,10 @@ def test_the_table_says_what_fits_and_what_does_not():
     gib = 2**30
     fits = Cost(Needs({"parameters": 2.0 * gib}, gib, 4.0 * gib), 3e12, (), Time(2.0, 1.0, 0.5))
     over = Cost(Needs({"parameters": 2.0 * gib}, 3.0 * gib, 4.0 * gib), 3e12, (), None)
-    said = describe(CONFIG, {"imitate": fits}, "v5e:2x2", CHIP)
+    said = describe(CONFIG, {"imitate": fits}, "v5e:2x2")
     assert "parameters 2.00, working 1.00: 3.00 of 4.00; fits, 1.00 to spare" in said
     assert "a step takes at least 2.00 s" in said
-    said = describe(CONFIG, {"imitate": over}, "v5e:2x2", CHIP)
+    said = describe(CONFIG, {"imitate": over}, "v5e:2x2")
     assert "DOES NOT FIT, 1.00 over" in said
     assert "at least" not in said
     (line,) = figures(CONFIG, {"imitate": fits}, "v5e:2x2")

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from experiments.rule_shift.arms import ARMS
-from experiments.rule_shift.lines import NORMS, pass_at, result_line, training_means
+from experiments.rule_shift.lines import NORMS, pass_at, result_line
 from experiments.rule_shift.plan import PlannedRun
 from rlrazor.analysis.results import load_results
+from rlrazor.runtime.metrics import training_means
 from tests.oracles.tiny_shift import tiny_config
 
 RUN = PlannedRun("grpo_turns_3", 1, 3e-4, 40, (0, 20, 40))

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from tests.oracles.scripts import ROOT, Script
+from tests.oracles.scripts import ROOT, Script, newest
 
 pytestmark = pytest.mark.slow
 
@@ -43,13 +43,6 @@ def finished(start, tmp_path_factory):
     ended = start(workdir).wait()
     assert ended.status == 0, ended.stderr
     return workdir
-
-
-def newest(workdir):
-    """Iterations, of all runs, behind the newest finished checkpoint."""
-    folder = workdir / "checkpoints"
-    names = [p.name for p in folder.iterdir()] if folder.exists() else []
-    return max([int(name) for name in names if name.isdigit()], default=0)
 
 
 def test_every_run_has_its_lines(finished):

@@ -76,6 +76,13 @@ class Script:
         return self.wait()
 
 
+def newest(workdir: Path) -> int:
+    """The position behind the newest finished checkpoint; 0 before there is one."""
+    folder = workdir / "checkpoints"
+    names = [p.name for p in folder.iterdir()] if folder.exists() else []
+    return max([int(name) for name in names if name.isdigit()], default=0)
+
+
 def compile_settings(cache: Path | None) -> dict[str, Any]:
     """Settings of JAX for programs that run once: few optimisations, every program kept."""
     settings = {

@@ -23,6 +23,16 @@ def pytest_configure(config):
         jax.config.update("jax_enable_compilation_cache", False)
 
 
+@pytest.fixture(autouse=True)
+def few_memory_maps(request):
+    """Linux gives a process 65,530 of them, each program takes some, and XLA crashes without."""
+    yield
+    maps = Path("/proc/self/maps")
+    slow = request.node.get_closest_marker("slow")
+    if slow and maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def strict_dtypes():
     """For ops/ and losses/ only: optax and flax do not pass under strict promotion."""

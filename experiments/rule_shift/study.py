@@ -69,7 +69,7 @@ class Study:
         tests = make_tests(Variant(direction=direction, terse=terse), self.words)
         return replicate(tests, self.mesh)
 
-    @functools.cache  # noqa: B019
+    @functools.lru_cache(maxsize=1)  # noqa: B019  # on a CPU a process cannot hold those of 40 arms
     def programs(self, arm: str) -> tuple[Any, Any]:
         run = build_run(ARMS[arm], self.context, self.player, self.config, self.mesh)
         return compile_once(run.initial), compile_once(run.iterate, donate=(0,))

@@ -283,9 +283,10 @@ def data_section(results: Results) -> Section:
         "How to read the numbers",
         (
             "An interval covers 95 %: over seeds, whole seeds are resampled for R² and Student's "
-            "t is used for means and paired differences. A seed brings its own base, so "
-            "runs and checkpoints of one seed are never counted as independent. With one seed "
-            "there is an estimate and no interval.",
+            "t is used for means and paired differences. Runs and checkpoints of one seed share "
+            "its data, its test questions and its base, so they are never counted as "
+            "independent. Where all seeds share a base, intervals say nothing of other bases. "
+            "With one seed there is an estimate and no interval.",
             f"Here: {support(results)} “Holds” and “does not hold” need the whole interval on one "
             "side of a threshold fixed beforehand; anything else is undecided. p-values are "
             "adjusted for the number of comparisons (Benjamini-Hochberg, false discoveries "

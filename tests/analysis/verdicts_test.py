@@ -141,6 +141,14 @@ def test_on_policy_data_against_negatives_by_hand(forgetting, contrast, word):
     assert got.word == word
 
 
+def test_on_policy_data_names_the_arms_it_lacks():
+    """One of the two SFT arms is enough."""
+    arms = ("grpo", "reinforce", "sft1")
+    runs = [(arm, seed, "a", [(0.9, 0.1)]) for arm in arms for seed in range(3)]
+    sentence = arm_claims.on_policy(of_runs(*runs), ("sft1", "sft2")).sentence
+    assert sentence == "No number: absent or short of the accuracy to match: simpo."
+
+
 def test_best_and_typical_runs_that_disagree_leave_it_undecided():
     """RL has the best run and the worst average."""
     lost = {"sft1": (0.20, 0.22), "grpo": (0.05, 0.50)}

@@ -17,12 +17,7 @@ from experiments.finetuning.final_answer import is_right
 from experiments.finetuning.measuring import Measure, texts
 from experiments.finetuning.programs import Answers, Rows, build
 from experiments.finetuning.progress import Progress, timed
-from experiments.finetuning.settings import (
-    check,
-    knobs_for,
-    optimizer_for,
-    shape_for,
-)
+from experiments.finetuning.settings import check, knobs_for, optimizer_for, shape_for
 from experiments.planning.flops import count_flops
 from rlrazor.models.lora_files import save_lora
 from rlrazor.models.pretrained import load_pretrained, parameter_shapes, save_pretrained

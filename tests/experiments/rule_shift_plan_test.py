@@ -7,13 +7,7 @@ from configs import sft_memorizes_gp_l
 from experiments.rule_shift.arms import ARMS, METHODS, SOURCES, VARIANTS, Arm
 from experiments.rule_shift.flops import flops_per_iteration
 from experiments.rule_shift.objectives import OBJECTIVES
-from experiments.rule_shift.plan import (
-    COUNTS,
-    PlannedRun,
-    check_config,
-    in_order,
-    plan_runs,
-)
+from experiments.rule_shift.plan import COUNTS, PlannedRun, check_config, in_order, plan_runs
 from experiments.rule_shift.programs import sizes_of
 from tests.oracles.tiny_shift import tiny_config
 

@@ -23,5 +23,11 @@ def test_the_notebook_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.read(path, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells)
-    nbclient.NotebookClient(notebook, timeout=900, kernel_name="python3").execute(cwd=tmp_path)
+    client = nbclient.NotebookClient(
+        notebook,
+        timeout=600,
+        interrupt_on_timeout=True,  # so that the traceback says where it hung
+        kernel_name="python3",
+    )
+    client.execute(cwd=tmp_path)
     assert any(cell.get("outputs") for cell in notebook.cells)

@@ -2,6 +2,7 @@
 
 Command:  python experiments/gp_base.py --config=configs/gp_base.py --workdir=DIR
 Modes:    `:full`   what is shipped in experiments/bases/gp_small; eleven minutes on two CPU cores
+          `:prior`  the prior tasks alone: where RL would begin without SFT, on a task never seen
           `:quick`  the same code for a minute
 Expected: greedy success between .05 and .20 under each rule of the study, the prior tasks above .85
 """
@@ -12,8 +13,8 @@ from ml_collections import ConfigDict
 
 
 def get_config(mode: str = "full") -> ConfigDict:
-    if mode not in ("full", "quick"):
-        raise ValueError(f"mode={mode!r} must be full or quick")
+    if mode not in ("full", "prior", "quick"):
+        raise ValueError(f"mode={mode!r} must be full, prior or quick")
     config: Any = ConfigDict()
     config.seed = 0
     config.rules = 32  # of GeneralPoints, the two of the study among them
@@ -49,7 +50,9 @@ def get_config(mode: str = "full") -> ConfigDict:
     config.checkpoint_every_seconds = 120.0
     config.test_examples = 2048  # of each rule and prior task
     config.mesh = ConfigDict({"data": 0, "fsdp": 1, "tensor": 1})
-    if mode == "quick":
+    if mode == "prior":
+        config.rows.update(points=0, terse=0, revised=0, shown=0)
+    elif mode == "quick":
         config.rules = 4
         config.rows.terse = 2
         config.rows.revised = 2

@@ -64,8 +64,11 @@ def make_chunk(
             (logprob.reshape(1, -1), chosen.reshape(1, -1))
             for logprob, (_, chosen) in zip(logprobs, batch, strict=True)
         ]
+        of_prior = nll(*prior)[0]
+        if not points:
+            return of_prior, {"prior_loss": of_prior}
         together = [jnp.concatenate(parts, axis=1) for parts in zip(*points, strict=True)]
-        of_points, of_prior = nll(*together)[0], nll(*prior)[0]
+        of_points = nll(*together)[0]
         return (of_points + of_prior) / 2, {"points_loss": of_points, "prior_loss": of_prior}
 
     step = make_train_step(loss, tx)

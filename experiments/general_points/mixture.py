@@ -175,7 +175,7 @@ def prior_row(task: Procedural, key: jax.Array) -> tuple[jax.Array, jax.Array]: 
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """Rows of one training step."""
+    """Rows of one training step; GeneralPoints' kinds are left out by a 0."""
 
     points: int  # of every rule, answered at once
     terse: int  # one of each of the first rules
@@ -184,6 +184,10 @@ class Counts:
     shown: int  # one of each of the first rules, answered as shown before
     prior: int
 
+    def __post_init__(self) -> None:
+        if min(dataclasses.astuple(self)) < 0 or not self.prior:
+            raise ValueError(f"rows must not be negative, those of prior tasks above 0; got {self}")
+
 
 def draw_rows(
     mixture: Mixture,
@@ -191,7 +195,7 @@ def draw_rows(
     counts: Counts,
     place: Callable[[jax.Array], jax.Array],  # puts keys where their rows shall be drawn
 ) -> list[tuple[jax.Array, jax.Array]]:  # [(i32[B, T], bool[B, T])]
-    """The rows of a step by kind, each kind with a length T of its own."""
+    """The rows of a step by kind, each kind with a length T of its own, the prior tasks' last."""
     rules = len(mixture.points.target)
     keys = [jax.random.fold_in(key, kind) for kind in range(5)]
 
@@ -203,19 +207,22 @@ def draw_rows(
         drawn = jax.vmap(rows)(tasks, place(keys))
         return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), drawn)
 
-    def first(tasks, count):
-        if not 1 <= count <= rules:
-            raise ValueError(f"terse, revised and shown must be 1 to {rules} rules; got {count}")
-        return jax.tree.map(lambda x: x[:count], tasks)
+    def of_first(tasks, key, count, row):
+        if count > rules:
+            raise ValueError(f"terse, revised and shown must be at most {rules} rules; got {count}")
+        return of_rules(jax.tree.map(lambda x: x[:count], tasks), key, 1, row)
 
     at_once = functools.partial(points_row, failures=0)
     revised = functools.partial(points_row, failures=counts.failures)
-    return [
-        of_rules(mixture.points, keys[0], counts.points, at_once),
-        of_rules(first(mixture.terse, counts.terse), keys[1], 1, at_once),
-        of_rules(first(mixture.points, counts.revised), keys[2], 1, revised),
-        of_rules(first(mixture.points, counts.shown), keys[3], 1, shown_row),
-        jax.vmap(lambda key: prior_row(mixture.prior, key))(
-            place(jax.random.split(keys[4], counts.prior))
-        ),
+    drawn = [
+        kind(tasks, key, count, row)
+        for kind, tasks, key, count, row in (
+            (of_rules, mixture.points, keys[0], counts.points, at_once),
+            (of_first, mixture.terse, keys[1], counts.terse, at_once),
+            (of_first, mixture.points, keys[2], counts.revised, revised),
+            (of_first, mixture.points, keys[3], counts.shown, shown_row),
+        )
+        if count
     ]
+    prior_keys = place(jax.random.split(keys[4], counts.prior))
+    return [*drawn, jax.vmap(lambda key: prior_row(mixture.prior, key))(prior_keys)]

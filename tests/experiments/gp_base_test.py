@@ -18,13 +18,21 @@ from experiments.general_points.base import (
     WEIGHTS,
     Base,
     load_base,
+    make_chunk,
     pretrain,
     save_base,
 )
 from experiments.general_points.language import answer_logprobs
-from experiments.general_points.mixture import small_vocabulary
+from experiments.general_points.mixture import (
+    Counts,
+    draw_rows,
+    make_mixture,
+    many_rules,
+    small_vocabulary,
+)
 from rlrazor.models.transformer import Transformer
 from rlrazor.models.transformer_config import TransformerConfig
+from rlrazor.runtime.mesh import compile_once, make_mesh
 from rlrazor.runtime.tokenizer import vocabulary
 from rlrazor.tasks.procedural.pieces import TASKS
 from tests.oracles.scripts import ROOT
@@ -126,6 +134,23 @@ def tiny():
     config.checkpoint_every_seconds = -1.0  # after every chunk
     config.mesh.data = 1
     return config
+
+
+@pytest.mark.usefixtures("quick_compiles")
+def test_a_base_of_the_prior_tasks_alone_learns_from_them_alone():
+    config, (tokenizer, words) = tiny(), small_vocabulary()
+    config.rows.update(gp_base.get_config("prior").rows, prior=8)
+    config.chunk = 1
+    model = Transformer(TransformerConfig(vocabulary=tokenizer.get_vocab_size(), **config.model))
+    chunk, initial = make_chunk(model, config, make_mesh(data=1))
+    mixture = make_mixture(words, many_rules(config.rules, 0), config.prior_weights)
+    state = compile_once(initial)(jax.random.key(0))
+    _, metrics = compile_once(chunk)(state, mixture)
+    assert "points_loss" not in metrics
+    key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
+    ((tokens, chosen),) = draw_rows(mixture, key, Counts(**config.rows), lambda keys: keys)
+    logprobs = answer_logprobs(model, state.params, tokens)
+    np.testing.assert_allclose(metrics["loss"], -logprobs[chosen].mean(), rtol=1e-5)
 
 
 @pytest.mark.slow

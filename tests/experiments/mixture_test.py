@@ -236,16 +236,34 @@ def test_many_rules_begin_with_the_studys_and_never_repeat():
     assert found[2:] != many_rules(50, seed=4)[2:]
 
 
+def shapes(counts):
+    """(B, T) of every kind drawn; nothing is computed."""
+    rows = jax.eval_shape(
+        lambda mixture, key: draw_rows(mixture, key, counts, lambda keys: keys),
+        mixture_of(THREE),
+        jax.random.key(0),
+    )
+    return [tokens.shape for tokens, _ in rows]
+
+
 @pytest.mark.parametrize("field", ["terse", "revised", "shown"])
-@pytest.mark.parametrize("count", [0, RULES + 1])
-def test_more_rules_than_there_are_is_an_error(field, count):
-    counts = dataclasses.replace(COUNTS, **{field: count})
-    with pytest.raises(ValueError, match=f"must be 1 to {RULES} rules; got {count}"):
-        jax.eval_shape(
-            lambda mixture, key: draw_rows(mixture, key, counts, lambda keys: keys),
-            mixture_of(THREE),
-            jax.random.key(0),
-        )
+def test_more_rules_than_there_are_is_an_error(field):
+    counts = dataclasses.replace(COUNTS, **{field: RULES + 1})
+    with pytest.raises(ValueError, match=f"at most {RULES} rules; got {RULES + 1}"):
+        shapes(counts)
+
+
+@pytest.mark.parametrize("field", ["points", "terse", "revised", "shown"])
+def test_a_kind_without_rows_is_left_out(field):
+    kinds = dict(zip(KINDS, shapes(COUNTS), strict=True))
+    del kinds[field]
+    assert shapes(dataclasses.replace(COUNTS, **{field: 0})) == list(kinds.values())
+
+
+@pytest.mark.parametrize(("field", "count"), [("points", -1), ("terse", -1), ("prior", 0)])
+def test_impossible_counts_are_named(field, count):
+    with pytest.raises(ValueError, match=f"those of prior tasks above 0; got .*{field}={count}"):
+        dataclasses.replace(COUNTS, **{field: count})
 
 
 def test_one_vocabulary_spells_all_that_is_said():

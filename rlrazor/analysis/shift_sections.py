@@ -22,7 +22,7 @@ from rlrazor.analysis.sections import (
 )
 from rlrazor.analysis.shift import early_stop, shifts, turn_budgets, variant_rows
 from rlrazor.analysis.shift_figures import RULES
-from rlrazor.analysis.shift_series import Curve, ood_as_prior, pairs, pass_curves, paths
+from rlrazor.analysis.shift_series import Curve, Pair, ood_as_prior, pairs, pass_curves, paths
 from rlrazor.analysis.tables import Table
 
 STARTS = ("from_sft", "from_overfit", "fixed", "paper")
@@ -247,8 +247,10 @@ def recognition_section(results: Results) -> Section:
 
 
 def verifier_section(results: Results) -> Section:
+    def judged(rows: Results) -> list[list[Pair]]:
+        return [pairs(rows, f"{t}/released_accuracy", f"{t}/accuracy") for t in RULES]
+
     kept = results.select(np.isin(variants(results), (MAIN, "released")))
-    found = [pairs(kept, f"{t}/released_accuracy", f"{t}/accuracy") for t in RULES]
     return Section(
         "verifier",
         "Does the released verifier change the answer?",
@@ -260,10 +262,11 @@ def verifier_section(results: Results) -> Section:
             picture(
                 "verifier",
                 lambda width, _: shift_figures.difference_figure(
-                    found, "released verifier minus exact one, points", width=width
+                    judged(kept), "released verifier minus exact one, points", width=width
                 ),
                 "Success by the released verifier minus success by the exact one, last "
-                f"checkpoints, with 95 % intervals over seeds. {support(kept)}",
+                "checkpoints, with 95 % intervals over seeds; every arm is in the tables. "
+                f"{support(kept)}",
             ),
             *(
                 shift_tables.pairs_table(
@@ -273,7 +276,7 @@ def verifier_section(results: Results) -> Section:
                     "Exact",
                     folded=True,
                 )
-                for some, rule in zip(found, RULES.values(), strict=True)
+                for some, rule in zip(judged(results), RULES.values(), strict=True)
                 if some
             ),
             *_variants(

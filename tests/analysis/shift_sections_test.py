@@ -9,6 +9,7 @@ from rlrazor.analysis import sections
 from rlrazor.analysis.report import SHIFT_TITLE, make_page
 from rlrazor.analysis.results import REQUIRED, Results, load_results
 from rlrazor.analysis.sections import Absent, Picture
+from rlrazor.analysis.shift_figures import RULES
 from rlrazor.analysis.shift_sections import shift_sections
 from rlrazor.analysis.tables import Table
 from tests.oracles import synthetic_shift
@@ -55,6 +56,14 @@ def test_every_chapter_has_its_pictures_and_tables(study):
         for part in chapter.parts:
             if isinstance(part, Table):
                 assert {len(row) for row in part.rows} == {len(part.head)}
+
+
+def test_both_verifiers_are_tabled_for_every_arm(study):
+    (verifier,) = (c for c in shift_sections(study, 20) if c.key == "verifier")
+    tables = [part for part in verifier.parts if isinstance(part, Table)]
+    for rule in RULES.values():
+        (table,) = (t for t in tables if t.caption.startswith(f"Both verifiers under the {rule}"))
+        assert len(table.rows) == len(study.arms) > len(METHODS)
 
 
 def test_the_page_asks_about_generalization_first_and_keeps_the_other_chapters(study):

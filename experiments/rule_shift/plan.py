@@ -71,7 +71,7 @@ def _check_arms(config: Any) -> None:
         for needed in arm.needs:
             if needed not in config.arms:
                 raise ValueError(f"arm {name!r} needs {needed!r} too; add it to config.arms")
-        if not config.learning_rates.get(arm.method):
+        if not rates_of(arm, config):
             raise ValueError(f"config.learning_rates lacks {arm.method!r}; add one or more")
         if arm.how.objective == "sdft" and arm.setting.turns > 1:
             raise ValueError(
@@ -115,6 +115,14 @@ def in_order(arms: tuple[str, ...]) -> list[str]:
     return done
 
 
+def rates_of(arm: Arm, config: Any) -> list[float]:
+    """Those that the config has for the arm, or else for its method."""
+    own = config.learning_rates.get(arm.name, ())
+    return list(own) or [
+        arm.setting.slowed * rate for rate in config.learning_rates.get(arm.method, ())
+    ]
+
+
 def plan_runs(config: Any, *, weights: int, tokens: dict[str, int]) -> list[PlannedRun]:
     """Every run, at the same FLOPs by the paper's formula: cheaper iterations are more of them.
 
@@ -131,8 +139,8 @@ def plan_runs(config: Any, *, weights: int, tokens: dict[str, int]) -> list[Plan
             shares = np.asarray(config.checkpoints, float)
             places = sorted({0, *np.maximum(1, np.round(shares * iterations)).astype(int).tolist()})
             runs += [
-                PlannedRun(name, seed, arm.setting.slowed * rate, iterations, tuple(places))
-                for rate in config.learning_rates[arm.method]
+                PlannedRun(name, seed, rate, iterations, tuple(places))
+                for rate in rates_of(arm, config)
             ]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):

@@ -7,7 +7,14 @@ from configs import sft_memorizes_gp_l
 from experiments.rule_shift.arms import ARMS, METHODS, SOURCES, VARIANTS, Arm
 from experiments.rule_shift.flops import flops_per_iteration
 from experiments.rule_shift.objectives import OBJECTIVES
-from experiments.rule_shift.plan import COUNTS, PlannedRun, check_config, in_order, plan_runs
+from experiments.rule_shift.plan import (
+    COUNTS,
+    PlannedRun,
+    check_config,
+    in_order,
+    plan_runs,
+    rates_of,
+)
 from experiments.rule_shift.programs import sizes_of
 from tests.oracles.tiny_shift import tiny_config
 
@@ -27,7 +34,7 @@ def cost(run, config, weights=1000):
 def test_every_mode_of_the_config_is_a_plan(mode):
     config = sft_memorizes_gp_l.get_config(mode)
     runs = planned(config)
-    rates = sum(len(config.learning_rates[ARMS[arm].method]) for arm in config.arms)
+    rates = sum(len(rates_of(ARMS[arm], config)) for arm in config.arms)
     assert len(runs) == len({run.name for run in runs}) == rates * len(config.seeds)
     assert {run.arm for run in runs} == set(config.arms)
 
@@ -116,6 +123,17 @@ def test_a_method_without_a_rate_is_named():
     del config.learning_rates["grpo"]
     with pytest.raises(ValueError, match=r"config.learning_rates lacks 'grpo'; add one or more"):
         check_config(config)
+
+
+def test_an_arm_has_its_own_rates_or_else_those_of_its_method():
+    config = tiny_config(arms=("grpo", "grpo_turns_3", "grpo_slow", "sft_slow"))
+    config.learning_rates = {"grpo": (1e-2, 1e-3), "grpo_turns_3": (3e-3,), "sft_slow": (1e-5,)}
+    rates = {}
+    for run in planned(config):
+        rates.setdefault(run.arm, set()).add(run.learning_rate)
+    assert rates == {
+        "grpo": {1e-2, 1e-3}, "grpo_turns_3": {3e-3}, "grpo_slow": {1e-3, 1e-4}, "sft_slow": {1e-5}
+    }  # fmt: skip
 
 
 def test_an_unknown_mode_is_named():

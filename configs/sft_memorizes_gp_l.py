@@ -22,7 +22,10 @@ EXPLORE = (
     "on_policy_distillation", "sdft",
 )  # fmt: skip
 METHODS = (*IMITATE, *EXPLORE)
-TURNS = ("grpo_turns_3", "grpo_turns_5", "grpo_turns_10")  # sequential revision
+TURNS = (
+    "grpo_turns_3", "grpo_turns_5", "grpo_turns_10",  # sequential revision, credit to episodes
+    "ppo_turns_3", "ppo_turns_5", "ppo_turns_10",  # and to turns, as in the paper
+)  # fmt: skip
 VARIANTS = (
     *TURNS,
     "sft_reverse", "grpo_reverse",  # the other direction of the rule shift
@@ -58,7 +61,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     rates = {**dict.fromkeys(IMITATE, 1e-3), **dict.fromkeys(EXPLORE, 1e-4)}
     rates |= {"dft": 3e-4, "simpo": 1e-5, "dpo": 1e-5, "self_sft": 1e-4, "iterative_sft": 1e-4}
     rates |= {"distilled": 1e-4, "grpo_std": 3e-5, "ppo": 3e-5, "grpo_kl": 3e-4, "sdft": 1e-5}
-    rates |= dict.fromkeys(TURNS, 3e-5)
+    rates |= {**dict.fromkeys(TURNS, 3e-5), "ppo_turns_3": 1e-5, "ppo_turns_5": 1e-5}
     config.learning_rates = ConfigDict({method: (rate,) for method, rate in rates.items()})
     config.optimizer = ConfigDict(
         {"weight_decay": 0.0, "clip_by_global_norm": 1.0, "warmup_fraction": 0.05}  # Razor's
@@ -126,7 +129,7 @@ def get_config(mode: str = "full") -> ConfigDict:
         grids |= dict.fromkeys(EXPLORE, (3e-5, 1e-4, 3e-4))
         grids |= {method: (1e-5, 3e-5, *grids[method]) for method in ("simpo", "dpo")}
         grids |= {method: (1e-5, *grids[method]) for method in ("grpo_std", "ppo", "sdft")}
-        grids |= dict.fromkeys(TURNS, (1e-5, 3e-5, 1e-4))
+        grids |= {arm: (1e-5, 3e-5, 1e-4) if "grpo" in arm else (1e-5, 3e-5) for arm in TURNS}
         config.learning_rates = ConfigDict(grids)
         config.measure.turn_arms = ()
         config.measure.pass_arms = ()

@@ -1,4 +1,5 @@
 import math
+import re
 
 import numpy as np
 import pytest
@@ -52,6 +53,15 @@ def study(tmp_path_factory):
     """Results in which RL generalizes, SFT does not and everything else follows."""
     path = tmp_path_factory.mktemp("claims") / "results.jsonl"
     return load_results(synthetic_shift.write(path))
+
+
+def test_turns_are_told_apart_by_method(tmp_path):
+    extras = (("grpo", "turns_3"), ("grpo", "turns_10"), ("ppo", "turns_10"))
+    results = load_results(synthetic_shift.write(tmp_path / "results.jsonl", extras=extras))
+    sentence = shift_claims.more_turns(results, RL_ARMS).sentence
+    gain = r"-?[\d.]+ \[[^]]+\]"
+    parts = rf"grpo 1: {gain}, 3: {gain}, 10: {gain}; ppo 1: {gain}, 10: {gain}\."
+    assert re.search(f"Points gained by turns: {parts}", sentence), sentence
 
 
 def test_where_it_is_true_it_holds(study):

@@ -23,8 +23,6 @@ MAY_IMPORT = {
 COMPILING_KEYWORDS = {"in_shardings", "out_shardings", "donate_argnums", "donate_argnames"}
 COMPILING_NAMES = {"jit", "pjit", "pmap", "shard_map", "device_put", "NamedSharding"}
 MESH = Path("rlrazor/runtime/mesh.py")
-# Times the common shortcut beside ours; what it evaluates passed a filter first.
-EVALUATES = Path("experiments/benchmarks/points_peers.py")
 
 
 def files(*folders):
@@ -112,8 +110,7 @@ def test_only_the_mesh_compiles_shards_and_donates():
 
 def test_nothing_runs_text_or_foreign_bytes_as_code():
     for path in files("rlrazor", "experiments", "configs"):
-        allowed = ["eval"] if path == EVALUATES else []
-        assert list(dangers(tree_of(path))) == allowed, path
+        assert list(dangers(tree_of(path))) == [], path
 
 
 @pytest.mark.parametrize(

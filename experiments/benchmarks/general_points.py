@@ -4,10 +4,10 @@
 
 Verdicts are of whole JSON answers, half of them right: with formulas of 64 bytes (needless brackets
 and blanks make up the length) and as an expert writes them. Every core (or the GPU) judges; the
-peers, the slow exact twin of the tests and string tokens with `eval`, have one core. All flags of
-all answers must first agree with the twin's. The measurements take turns, so that other work on
-the machine slows all alike; rates and ratios are of medians, ratios of one core (or GPU) to one
-core. The last line is one JSON object. A minute on two CPU cores.
+peers, the slow exact twin of the tests and string tokens in Python's parser, have one core. All
+flags of all answers must first agree with the twin's. The measurements take turns, so that other
+work on the machine slows all alike; rates and ratios are of medians, ratios of one core (or GPU) to
+one core. The last line is one JSON object. A minute on two CPU cores.
 """
 
 import functools

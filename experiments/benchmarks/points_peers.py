@@ -1,7 +1,9 @@
 """Two ways to judge answers in Python, one at a time: exactly, and as published code does it."""
 
+import ast
 import importlib.util
 import json
+import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,7 +13,14 @@ TWIN = Path(__file__).parents[2] / "tests" / "oracles" / "points_judge.py"
 OBJECT = re.compile(r"\{[^{}]*\}")
 TOKEN = re.compile(r"[0-9]+|\S")
 SYMBOLS = frozenset("+-*/()")
-REFUSED = re.compile(r"\*\*|//|[0-9)]\(")  # powers, which may never end, and calls
+OPERATORS = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+}
 
 
 def load_twin() -> Callable[..., dict[str, bool]]:
@@ -28,11 +37,10 @@ def load_twin() -> Callable[..., dict[str, bool]]:
 
 
 def string_eval(text: str, numbers: Sequence[int], target: int) -> bool:
-    """Whether an answer is right, by the usual shortcut: tokens, a count of them, and `eval`.
+    """Whether an answer is right, by the usual shortcut: tokens, a count of them, Python's parser.
 
     It says right or wrong only, in floats, which refuse some exact solutions: less than the
-    verifier finds out. The filter lets through integers and single operators, so that nothing runs
-    but arithmetic that ends at once.
+    verifier finds out. Published code calls `eval`; here the syntax tree is walked instead.
     """
     objects = OBJECT.findall(text)
     try:
@@ -46,9 +54,19 @@ def string_eval(text: str, numbers: Sequence[int], target: int) -> bool:
         return False
     if Counter(map(int, digits)) != Counter(numbers):
         return False
-    if REFUSED.search("".join(tokens)):
-        return False
     try:
-        return eval(" ".join(tokens), {"__builtins__": {}}) == target
-    except (SyntaxError, ZeroDivisionError, TypeError):
+        return _value(ast.parse(" ".join(tokens), mode="eval").body) == target
+    except (SyntaxError, ZeroDivisionError, KeyError):
         return False
+
+
+def _value(node: ast.expr) -> float:
+    """Of integers and single operators; SyntaxError or KeyError for whatever else was written."""
+    match node:
+        case ast.Constant(value=int(number)):
+            return number
+        case ast.UnaryOp(op, operand):
+            return OPERATORS[type(op)](_value(operand))
+        case ast.BinOp(left, op, right):
+            return OPERATORS[type(op)](_value(left), _value(right))
+    raise SyntaxError(f"{type(node).__name__} is no arithmetic")

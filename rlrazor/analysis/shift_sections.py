@@ -22,7 +22,7 @@ from rlrazor.analysis.sections import (
 )
 from rlrazor.analysis.shift import early_stop, shifts, turn_budgets, variant_rows
 from rlrazor.analysis.shift_figures import RULES
-from rlrazor.analysis.shift_series import Curve, Pair, ood_as_prior, pairs, pass_curves, paths
+from rlrazor.analysis.shift_series import Curve, ood_as_prior, pairs, pass_curves, paths
 from rlrazor.analysis.tables import Table
 
 STARTS = ("from_sft", "from_overfit", "fixed", "paper")
@@ -247,10 +247,9 @@ def recognition_section(results: Results) -> Section:
 
 
 def verifier_section(results: Results) -> Section:
-    def judged(rows: Results) -> list[list[Pair]]:
-        return [pairs(rows, f"{t}/released_accuracy", f"{t}/accuracy") for t in RULES]
-
+    found = [pairs(results, f"{t}/released_accuracy", f"{t}/accuracy") for t in RULES]
     kept = results.select(np.isin(variants(results), (MAIN, "released")))
+    shown = [[pair for pair in some if pair.arm in kept.arms] for some in found]
     return Section(
         "verifier",
         "Does the released verifier change the answer?",
@@ -262,7 +261,7 @@ def verifier_section(results: Results) -> Section:
             picture(
                 "verifier",
                 lambda width, _: shift_figures.difference_figure(
-                    judged(kept), "released verifier minus exact one, points", width=width
+                    shown, "released verifier minus exact one, points", width=width
                 ),
                 "Success by the released verifier minus success by the exact one, last "
                 "checkpoints, with 95 % intervals over seeds; every arm is in the tables. "
@@ -276,7 +275,7 @@ def verifier_section(results: Results) -> Section:
                     "Exact",
                     folded=True,
                 )
-                for some, rule in zip(judged(results), RULES.values(), strict=True)
+                for some, rule in zip(found, RULES.values(), strict=True)
                 if some
             ),
             *_variants(

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
+from flax import struct
 
 Params = Any  # pytree of arrays
 Metrics = dict[str, jax.Array]
@@ -26,6 +27,52 @@ LossFn = Callable[[Params, Any, jax.Array], tuple[jax.Array, Metrics]]  # (param
 FloatName = Literal["float32", "bfloat16"]
 Axes = tuple[str | tuple[str, ...] | None, ...]  # the mesh axes that cut each dimension
 ROWS = ("data", "fsdp")  # those that cut the rows of a batch
+
+
+@struct.dataclass
+class Turns:
+    """The K turns of every episode of a batch."""
+
+    played: jax.Array  # bool[B, K]
+    start: jax.Array  # i32[B, K] place of the turn's first sampled token
+    rewards: jax.Array  # f32[B, K]
+    of_token: jax.Array  # i32[B, T] turn in which a token was sampled; -1 elsewhere
+
+
+@struct.dataclass
+class Critique:
+    """What a critic says of every turn."""
+
+    advantages: jax.Array  # f32[B, K]
+    targets: jax.Array  # f32[B, K]
+    values: jax.Array  # f32[B, K] when the turn was played
+
+
+@struct.dataclass
+class Rows:
+    """The one batch: rows to learn from or to measure on. What a source does not have is None.
+
+    Real tokens come first, padding last. Rows of one prompt follow each other.
+    """
+
+    tokens: jax.Array  # i32[B, T]
+    count: jax.Array  # i32[B] real tokens
+    mask: jax.Array  # bool[B, T] response mask: tokens that the policy says
+    prompt_count: jax.Array | None = None  # i32[B] tokens of the prompt, before all that is said
+    behaviour_logprobs: jax.Array | None = None  # f32[B, T] of the distribution really sampled
+    rewards: jax.Array | None = None  # f32[B] of the episode
+    correct: jax.Array | None = None  # bool[B] whether the judge called any of its answers right
+    stopped: jax.Array | None = None  # bool[B] no answer was truncated by the limit
+    advantages: jax.Array | None = None  # f32[B]
+    turns: Turns | None = None
+    rejected: "Rows | None" = None  # a wrong answer to the same prompt
+    demonstrated: "Rows | None" = None  # the same answer behind an in-context demonstration
+    old_logprobs: jax.Array | None = None  # f32[B, T] of the policy when the iteration began
+    base_logprobs: jax.Array | None = None  # f32[B, T]
+    teacher_logprobs: jax.Array | None = None  # f32[B, T]
+    critique: Critique | None = None
+    prompt_size: int = struct.field(pytree_node=False, default=0)  # most tokens of a prompt; 0: T
+    samples: int = struct.field(pytree_node=False, default=1)  # G rows of a prompt follow each other
 
 
 @dataclasses.dataclass(frozen=True)

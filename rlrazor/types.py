@@ -72,7 +72,9 @@ class Rows:
     teacher_logprobs: jax.Array | None = None  # f32[B, T]
     critique: Critique | None = None
     prompt_size: int = struct.field(pytree_node=False, default=0)  # most tokens of a prompt; 0: T
-    samples: int = struct.field(pytree_node=False, default=1)  # G rows of a prompt follow each other
+    samples: int = struct.field(
+        pytree_node=False, default=1
+    )  # G rows of a prompt follow each other
 
 
 @dataclasses.dataclass(frozen=True)

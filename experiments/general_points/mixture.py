@@ -30,14 +30,11 @@ from rlrazor.tasks.general_points.prompts import (
 )
 from rlrazor.tasks.general_points.rewards import PAPER
 from rlrazor.tasks.general_points.rule import FACES_AS_TEN, FACES_IN_ORDER, Rule, face_values
-from rlrazor.tasks.general_points.solver import formula_pieces
 from rlrazor.tasks.general_points.task import (
     LONGEST_BUDGET,
     GeneralPoints,
-    PointsState,
     make_general_points,
 )
-from rlrazor.tasks.general_points.trees import trees
 from rlrazor.tasks.procedural.pieces import procedural_phrases
 from rlrazor.tasks.procedural.task import Procedural, make_procedural
 from rlrazor.types import Vocabulary
@@ -112,7 +109,7 @@ def points_row(
     """
     deal_key, count_key, wrong_key, answer_key = jax.random.split(key, 4)
     state = task.reset(deal_key)
-    prompt = task.prompt(state)
+    prompt = task.opening(state)
     wrong = jax.random.randint(count_key, (), 0, failures + 1)
     size = prompt.tokens.shape[0] + failures * task.words_size
     size += (failures + 1) * (task.demonstration_size + 1)
@@ -120,7 +117,7 @@ def points_row(
 
     def fail(carry, key):
         state, row, turn = carry
-        answer = wrong_answer(task, key, state)
+        answer = task.mistaken_pieces(key, state)
         text, _ = spell(answer, *pieces.byte_table(), LONGEST_ANSWER)
         told, verdict = task.step(state, text)
         longer = append(
@@ -143,7 +140,7 @@ def shown_row(task: GeneralPoints, key: jax.Array) -> tuple[jax.Array, jax.Array
     """
     deal_key, answer_key = jax.random.split(key)
     state = task.reset(deal_key)
-    prompt = task.prompt(state)
+    prompt = task.opening(state)
     answer, length = task.demonstrate(answer_key, state)
     size = 2 * (len(prompt.tokens) + len(answer) + 1)
     row = jnp.zeros(size, jnp.int32), jnp.int32(0)
@@ -153,24 +150,11 @@ def shown_row(task: GeneralPoints, key: jax.Array) -> tuple[jax.Array, jax.Array
     return answered[0], between(asked[1], answered[1], size)
 
 
-def wrong_answer(task: GeneralPoints, key: jax.Array, state: PointsState) -> jax.Array:
-    """An answer with any formula over the hand, or, one time in four, with a number not dealt."""
-    formula_key, slip_key, number_key = jax.random.split(key, 3)
-    numbers = task.values[state.hand.ranks - 1]
-    tables = trees(len(numbers))
-    shape = (len(tables.permutations), len(tables.shapes), len(tables.operators))
-    place = jax.random.randint(formula_key, (), 0, np.prod(shape))
-    slips = jax.random.bernoulli(slip_key, 0.25)
-    other = jax.random.randint(number_key, (), 1, HIGHEST_FACE + 1)
-    used = jnp.where(slips, numbers.at[0].set(other), numbers)
-    return task.answer_pieces(state, formula_pieces(used, *jnp.unravel_index(place, shape)))
-
-
 def prior_row(task: Procedural, key: jax.Array) -> tuple[jax.Array, jax.Array]:  # i32[T], bool[T]
     """A question of a prior task and its answer."""
     state = task.reset(key)
-    said = task.observe(state)
-    return prompt_and_answer(said.tokens, said.length, *task.demonstrate(state), end=END)
+    said = task.opening(state)
+    return prompt_and_answer(said.tokens, said.length, *task.demonstrate(None, state), end=END)
 
 
 @dataclasses.dataclass(frozen=True)

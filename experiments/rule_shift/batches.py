@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from experiments.general_points.language import END, Player
-from experiments.general_points.mixture import END_ROW, wrong_answer
+from experiments.general_points.mixture import END_ROW
 from rlrazor.ops.advantages import centred, leave_one_out, standardised
 from rlrazor.ops.sequences import append, between, prompt_and_answer
 from rlrazor.sampling.decode import Sampling
@@ -41,7 +41,7 @@ def demonstrations(task: GeneralPoints, keys: jax.Array) -> Rows:
     def row(key):
         deal_key, answer_key = jax.random.split(key)
         state = task.reset(deal_key)
-        said = task.prompt(state)
+        said = task.opening(state)
         answer = task.demonstrate(answer_key, state)
         return prompt_and_answer(said.tokens, said.length, *answer, end=END)
 
@@ -54,9 +54,9 @@ def preference_pairs(task: GeneralPoints, keys: jax.Array) -> Rows:
     def pair(key):
         deal_key, answer_key, wrong_key = jax.random.split(key, 3)
         state = task.reset(deal_key)
-        said = task.prompt(state)
+        said = task.opening(state)
         right = task.demonstrate(answer_key, state)
-        wrong = task.spelled(wrong_answer(task, wrong_key, state))
+        wrong = task.mistake(wrong_key, state)
         rows = [prompt_and_answer(said.tokens, said.length, *x, end=END) for x in (right, wrong)]
         return rows[0], rows[1]
 
@@ -144,7 +144,7 @@ def with_demonstration(
 
     def row(key, tokens, mask):
         state = task.reset(jax.random.fold_in(key, 0))
-        said = task.prompt(state)
+        said = task.opening(state)
         answer, length = task.demonstrate(jax.random.fold_in(key, 2), state)
         size = len(said.tokens) + len(answer) + 1 + len(tokens)
         start = jnp.zeros(size, jnp.int32), jnp.int32(0)

@@ -16,8 +16,6 @@ from rlrazor.ops.spelling import spell
 from rlrazor.sampling.decode import Append, Sampling, Stops, decode
 from rlrazor.tasks.protocol import Observation, Task, Verdict
 
-Say = Callable[[Any], Observation]  # of one state
-
 
 @struct.dataclass
 class Rollout:
@@ -34,8 +32,11 @@ class Rollout:
     played: jax.Array  # bool[B, K] turns that were played
     answer_start: jax.Array  # i32[B, K] slot of the turn's first chosen token
     verdict: Verdict  # [B, K] each
-    cut: jax.Array  # bool[B, K] the answer ran into its limit before it stopped
-    state: Any  # of the task, after the last turn
+    truncated: jax.Array  # bool[B, K] the answer ran into its limit before it stopped
+    dealt: Any  # [B] states of the task before the first turn: other judges judge these
+    state: Any  # [B] and after the last
+    prompt_size: int = struct.field(pytree_node=False)  # slots of the opening
+    samples: int = struct.field(pytree_node=False)  # G episodes of a prompt follow each other
 
 
 @struct.dataclass
@@ -47,23 +48,33 @@ class _Transcript:
     turn: jax.Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Player:
+    """Who answers: a model that appends tokens to a cache, and how its answers end and are read."""
+
+    append: Append
+    empty: Callable[[int, int], Any]  # (rows, slots) -> a cache that holds nothing
+    repeat: Callable[[Any, int], Any]  # (cache, G): every row G times in a row
+    stops: Stops
+    spelling: tuple[jax.Array, jax.Array]  # u8[V, M], i32[V]: the bytes of every token
+    answer_tokens: int  # a turn, at most
+    answer_bytes: int  # of the text that is judged
+
+
+def deal(task: Task, keys: jax.Array) -> Any:  # key[P] -> states [P]
+    """New examples of a task, one a key; `play` with the same keys draws independently of them."""
+    return jax.vmap(task.reset)(jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 0))
+
+
 def play(
+    player: Player,
     task: Task,
-    append: Append,
-    cache: Any,  # empty, of P rows
-    keys: jax.Array,  # key[P] one a prompt
+    dealt: Any,  # states [P], of `deal`
+    keys: jax.Array,  # key[P] what the answers follow from
     sampling: Sampling,
-    stops: Stops,
-    spelling: tuple[jax.Array, jax.Array],  # u8[V, M], i32[V]: the bytes of every token
     *,
     turns: int,  # K, at most; a task may end sooner
-    answer_size: int,  # tokens a turn
-    answer_bytes: int,  # of the text that is judged
-    opening: Callable[[Any], Observation] | None = None,  # first words, if not observe's
-    say: Callable[[Any], Observation] | None = None,  # later words, if not observe's
     samples: int = 1,  # G, episodes a prompt
-    repeat: Callable[[Any, int], Any] | None = None,  # (cache, G): every row G times in a row
-    answer_keys: jax.Array | None = None,  # key[P] what answers follow from, if not `keys`
 ) -> Rollout:
     """Plays B = P G episodes of up to `turns` turns, skipping the work of turns that nobody plays.
 
@@ -72,25 +83,21 @@ def play(
     """
     if turns < 1 or samples < 1:
         raise ValueError(f"turns={turns} and samples={samples} must be at least 1")
-    if samples > 1 and repeat is None:
-        raise ValueError(f"samples={samples} needs `repeat`, which multiplies the rows of a cache")
-    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
-    state = jax.vmap(task.reset)(fold(keys, 0))
-    later = jax.vmap(say or task.observe)
-    first = jax.vmap(opening or task.observe)(state)
-    logits, cache = append(cache, first.tokens, first.length)
+    first, later = jax.vmap(task.opening)(dealt), jax.vmap(task.reply)
+    P, prompt_size = first.tokens.shape
+    later_size = jax.eval_shape(later, dealt).tokens.shape[1]
+    size = prompt_size + (turns - 1) * later_size + turns * player.answer_tokens
+    logits, cache = player.append(player.empty(P, size), first.tokens, first.length)
     if samples > 1:
-        cache = repeat(cache, samples)  # type: ignore[misc]  # checked above
-        state, first, logits = jax.tree.map(
-            lambda x: jnp.repeat(x, samples, axis=0), (state, first, logits)
+        cache = player.repeat(cache, samples)
+        dealt, first, logits = jax.tree.map(
+            lambda x: jnp.repeat(x, samples, axis=0), (dealt, first, logits)
         )
-    B = len(logits)
-    answer_keys = fold(keys if answer_keys is None else answer_keys, 1)
+    state, B = dealt, P * samples
+    fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
     answer_keys = jax.vmap(jax.random.fold_in)(
-        jnp.repeat(answer_keys, samples), jnp.tile(jnp.arange(samples), len(keys))
+        jnp.repeat(fold(keys, 1), samples), jnp.tile(jnp.arange(samples), P)
     )
-    later_size = jax.eval_shape(later, state).tokens.shape[1]
-    size = first.tokens.shape[1] + (turns - 1) * later_size + turns * answer_size
     transcript = _Transcript(
         tokens=jnp.zeros((B, size), jnp.int32),
         length=jnp.zeros(B, jnp.int32),
@@ -101,8 +108,10 @@ def play(
 
     def answer(said: Observation, turn, logits, going, state, transcript, cache):
         transcript = _write(transcript, jnp.where(going, said.length, 0), tokens=said.tokens)
-        turn_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(answer_keys, turn)
-        decoded = decode(append, cache, logits, turn_keys, going, sampling, stops, size=answer_size)
+        decoded = decode(
+            player.append, cache, logits, fold(answer_keys, turn), going, sampling, player.stops,
+            size=player.answer_tokens,
+        )  # fmt: skip
         start = transcript.length
         transcript = _write(
             transcript,
@@ -112,12 +121,12 @@ def play(
             behaviour_logprobs=decoded.behaviour_logprobs,
             turn=jnp.broadcast_to(turn, decoded.tokens.shape),
         )
-        text = jax.vmap(lambda tokens, n: spell(tokens, *spelling, answer_bytes, n)[0])(
+        text = jax.vmap(lambda t, n: spell(t, *player.spelling, player.answer_bytes, n)[0])(
             decoded.tokens, decoded.length
         )
         state, verdict = jax.vmap(_step_if_going, in_axes=(None, 0, 0, 0))(task, going, state, text)
-        cut = going & ~decoded.stopped
-        return (state, transcript, decoded.cache), (going, start, verdict, cut)
+        truncated = going & ~decoded.stopped
+        return (state, transcript, decoded.cache), (going, start, verdict, truncated)
 
     going = ~(state.terminated | state.truncated)
     carry, opened = answer(first, jnp.int32(0), logits, going, state, transcript, cache)
@@ -128,7 +137,7 @@ def play(
         def play_on():
             going = ~(state.terminated | state.truncated)
             said = later(state)
-            logits, read = append(cache, said.tokens, jnp.where(going, said.length, 0))
+            logits, read = player.append(cache, said.tokens, jnp.where(going, said.length, 0))
             return answer(said, turn, logits, going, state, transcript, read)
 
         def skip():
@@ -138,7 +147,7 @@ def play(
 
     carry, others = jax.lax.scan(next_turn, carry, jnp.arange(1, turns))
     state, transcript, _ = carry
-    played, starts, verdict, cut = jax.tree.map(
+    played, starts, verdict, truncated = jax.tree.map(
         lambda one, more: jnp.concatenate([one[:, None], jnp.moveaxis(more, 0, 1)], axis=1),
         opened,
         others,
@@ -152,8 +161,11 @@ def play(
         played=played,
         answer_start=starts,
         verdict=verdict,
-        cut=cut,
+        truncated=truncated,
+        dealt=dealt,
         state=state,
+        prompt_size=prompt_size,
+        samples=samples,
     )
 
 

@@ -3,6 +3,7 @@
 A bandit such as parity needs the Verdict only.
 """
 
+import dataclasses
 from typing import Any, Protocol
 
 import jax
@@ -15,7 +16,8 @@ class Verdict:
 
     reward: jax.Array  # f32[]
     correct: jax.Array  # bool[]
-    failures: dict[str, jax.Array]  # bool[] one named flag a thing that went wrong
+    # bool[] one named flag a thing that went wrong
+    failures: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
 
 @struct.dataclass
@@ -41,10 +43,26 @@ class Task(Protocol):
         """A new State."""
         ...
 
-    def observe(self, state: Any) -> Observation:
-        """What is said and shown next."""
+    def opening(self, state: Any) -> Observation:
+        """What is said and shown before the first answer."""
+        ...
+
+    def reply(self, state: Any) -> Observation:
+        """What is said and shown before every later answer."""
         ...
 
     def step(self, state: Any, answer: jax.Array) -> tuple[Any, Verdict]:
         """Judges an answer, u8[T] bytes padded with zeros. An example that is over stays over."""
+        ...
+
+
+class Expert(Protocol):
+    """Who shows how a task is done: what `demonstrations` and `pairs` are made of."""
+
+    def demonstrate(self, key: jax.Array, state: Any) -> tuple[jax.Array, jax.Array]:
+        """An answer that the judge calls right: i32[n] tokens zero padded, i32[]."""
+        ...
+
+    def mistake(self, key: jax.Array, state: Any) -> tuple[jax.Array, jax.Array]:
+        """An answer in the same style that is seldom right: i32[n] tokens zero padded, i32[]."""
         ...

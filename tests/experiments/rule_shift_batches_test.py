@@ -283,7 +283,7 @@ def test_a_shown_row_is_prompt_demonstration_end_and_the_row():
     )
     for b, key in enumerate(keys):
         state = task.reset(jax.random.fold_in(key, 0))
-        said = task.prompt(state)
+        said = task.opening(state)
         demonstration, length = task.demonstrate(jax.random.fold_in(key, 2), state)
         end = int(np.flatnonzero(mask[b])[-1]) + 1
         expected = [

@@ -77,7 +77,7 @@ def greedy_texts(policy, hands=16):
     found, task = [], tasks().new
     for key in jax.random.split(jax.random.fold_in(KEY, 2), hands):
         state = task.reset(jax.random.fold_in(key, 0))
-        said = task.prompt(state)
+        said = task.opening(state)
         row, answer = said.tokens[: said.length].tolist(), []
         while len(answer) < 5 and END not in answer:
             padded = jnp.array([[*row, *answer] + [0] * (10 - len(row) - len(answer))])
@@ -254,7 +254,7 @@ class Scripted:
     def play(self, speaker, task, keys, sampling, *, turns):
         def row(key):
             state = task.reset(jax.random.fold_in(key, 0))
-            said = task.prompt(state)
+            said = task.opening(state)
             weights = jnp.ones(task.deck.cards, jnp.int32)
             answer, length = speaker.demonstrate(key, state, weights)
             tokens, chosen = prompt_and_answer(said.tokens, said.length, answer, length, end=END)

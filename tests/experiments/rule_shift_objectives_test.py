@@ -214,7 +214,7 @@ def test_the_teachers_row_beside_each_token_is_that_of_scoring_the_shown_row():
     checked = 0
     for b, key in enumerate(keys):
         state = task.reset(jax.random.fold_in(key, 0))
-        said = task.prompt(state)
+        said = task.opening(state)
         answer, length = task.demonstrate(jax.random.fold_in(key, 2), state)
         before = [*said.tokens[: said.length].tolist(), *answer[:length].tolist(), END]
         for t in np.flatnonzero(MASK[b]):

@@ -18,6 +18,7 @@ from rlrazor.tasks.general_points.prompt_table import hand_row
 from rlrazor.tasks.general_points.rewards import PAPER, PAPER_VISUAL
 from rlrazor.tasks.general_points.rule import FACES_AS_TEN, FACES_IN_ORDER, RANKS, Rule
 from rlrazor.tasks.general_points.task import GeneralPoints, make_general_points, make_look
+from tests.oracles import spoken
 
 AS_TEN = dataclasses.replace(FACES_AS_TEN, cards=3)
 IN_ORDER = dataclasses.replace(FACES_IN_ORDER, cards=3)
@@ -29,8 +30,8 @@ T = 160  # bytes of an answer
 # Compiling is most of what these tests cost, running next to nothing.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 reset = jit(lambda task, key: task.reset(key))
-observe = jit(lambda task, state: task.observe(state))
-observes = jit(lambda task, states: jax.vmap(task.observe)(states))
+observe = jit(spoken.observe)
+observes = jit(lambda task, states: jax.vmap(lambda state: spoken.observe(task, state))(states))
 step = jit(lambda task, state, answer: task.step(state, answer))
 demonstrate = jit(
     lambda task, keys, states: jax.vmap(

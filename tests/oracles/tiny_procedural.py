@@ -36,7 +36,11 @@ def resets(task, keys):
 @jit
 def sides(task, states):
     """Observation, demonstration and the judge's bytes of every state."""
-    return [jax.vmap(f)(states) for f in (task.observe, task.demonstrate, task.answer_bytes)]
+
+    def demonstrate(state):
+        return task.demonstrate(None, state)
+
+    return [jax.vmap(f)(states) for f in (task.opening, demonstrate, task.answer_bytes)]
 
 
 @jit

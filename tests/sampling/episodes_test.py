@@ -9,8 +9,9 @@ import pytest
 from flax import struct
 
 from rlrazor.sampling.decode import Sampling, decode, make_stops
-from rlrazor.sampling.episodes import play
+from rlrazor.sampling.episodes import Player, deal, play
 from rlrazor.tasks.protocol import Observation, Verdict
+from tests.oracles import spoken
 
 V, END = 8, 7  # tokens 0 to 6 spell their digit, 7 nothing
 SPELLING = (jnp.array([[48 + t] for t in range(V)], jnp.uint8), jnp.array([1] * END + [0]))
@@ -36,11 +37,12 @@ class GuessTheDigit:
         secret = jax.random.randint(key, (), 0, 4)
         return Guess(secret, jnp.int32(0), jnp.int32(0), jnp.bool_(False), jnp.bool_(False))
 
-    def observe(self, state):
-        opening = jnp.stack([state.secret, state.secret, jnp.int32(5)])
-        later = jnp.stack([state.heard, jnp.int32(6), jnp.int32(0)])
-        tokens = jnp.where(state.turn == 0, opening, later)
-        return Observation(tokens, jnp.where(state.turn == 0, 2 + state.secret % 2, 2))
+    def opening(self, state):
+        tokens = jnp.stack([state.secret, state.secret, jnp.int32(5)])
+        return Observation(tokens, 2 + state.secret % 2)
+
+    def reply(self, state):
+        return Observation(jnp.stack([state.heard, jnp.int32(6), jnp.int32(0)]), jnp.int32(2))
 
     def step(self, state, answer):
         correct = answer[0] == 48 + state.secret
@@ -62,34 +64,33 @@ def repeat(cache, times):
     return jnp.repeat(cache, times, axis=0)
 
 
-def whispered(state):
-    """Another opening than `observe` has: one token, so that the two cannot be confused."""
-    return Observation(jnp.stack([6 - state.secret, jnp.int32(0)]), jnp.int32(1))
+def empty(rows, slots):
+    return jnp.zeros(rows, jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("turns", "later_size", "samples", "repeat", "opening"))
+@struct.dataclass
+class Whispering(GuessTheDigit):
+    """Opens otherwise, in one token, and replies in fewer."""
+
+    def opening(self, state):
+        return Observation(jnp.stack([6 - state.secret, jnp.int32(0)]), jnp.int32(1))
+
+    def reply(self, state):
+        return Observation(super().reply(state).tokens[:2], jnp.int32(2))
+
+
+PLAYER = Player(append, empty, repeat, make_stops([[END]]), SPELLING, 4, answer_bytes=6)
+
+
+@functools.partial(jax.jit, static_argnames=("turns", "samples", "kind"))
 def played(
-    keys,
-    budget=3,
-    temperature=1.0,
-    turns=3,
-    later_size=None,
-    samples=1,
-    repeat=None,
-    opening=None,
-    answer_keys=None,
+    keys, budget=3, temperature=1.0, turns=3, samples=1, kind=GuessTheDigit, answer_keys=None
 ):
-    task = GuessTheDigit(jnp.asarray(budget))
-
-    def say(state):
-        said = task.observe(state)
-        return Observation(said.tokens[:later_size], said.length)
-
+    task = kind(jnp.asarray(budget))
+    keys_of_answers = keys if answer_keys is None else answer_keys
     return play(
-        task, append, jnp.zeros(len(keys), jnp.int32), keys, Sampling(temperature),
-        make_stops([[END]]), SPELLING, turns=turns, answer_size=4, answer_bytes=6,
-        opening=opening, say=say if later_size else None, samples=samples, repeat=repeat,
-        answer_keys=answer_keys,
+        PLAYER, task, deal(task, keys), keys_of_answers, Sampling(temperature), turns=turns,
+        samples=samples,
     )  # fmt: skip
 
 
@@ -116,7 +117,7 @@ def test_every_slot_is_as_replaying_the_episode_says():
                 assert not one.verdict.correct[turn]
                 continue
             seen_turns.add(turn)
-            said = task.observe(state)
+            said = spoken.observe(task, state)
             words = np.asarray(said.tokens[: said.length])
             np.testing.assert_array_equal(one.tokens[slot : slot + len(words)], words)
             assert not one.chosen[slot : slot + len(words)].any()
@@ -130,7 +131,7 @@ def test_every_slot_is_as_replaying_the_episode_says():
                 np.testing.assert_allclose(one.behaviour_logprobs[slot], logprob, rtol=1e-5)
                 answer.append(int(one.tokens[slot]))
                 slot += 1
-            assert one.cut[turn] == (END not in answer)
+            assert one.truncated[turn] == (END not in answer)
             text = bytes(48 + token for token in answer if token != END).ljust(6, b"\0")
             state, verdict = task.step(state, jnp.frombuffer(text, jnp.uint8))
             assert one.verdict.reward[turn] == verdict.reward
@@ -160,13 +161,6 @@ def test_a_smaller_budget_is_the_beginning_of_a_larger_one():
     np.testing.assert_array_equal(one_turn.tokens, short.tokens[:, : one_turn.tokens.shape[1]])
 
 
-def test_shorter_later_words_make_shorter_rows_and_nothing_else():
-    long, short = played(KEYS), played(KEYS, later_size=2)
-    assert short.tokens.shape[1] == long.tokens.shape[1] - 2
-    np.testing.assert_array_equal(short.tokens, long.tokens[:, : short.tokens.shape[1]])
-    np.testing.assert_array_equal(short.verdict.reward, long.verdict.reward)
-
-
 def test_temperature_is_alive():
     assert (played(KEYS).tokens != played(KEYS, temperature=0.0).tokens).any()
     assert not played(KEYS, temperature=0.0).behaviour_logprobs.any()
@@ -180,7 +174,7 @@ def test_refuses_no_turns():
 # Several answers to one prompt.
 
 PROMPTS, G = 12, 5
-together = functools.partial(played, KEYS[:PROMPTS], samples=G, repeat=repeat)
+together = functools.partial(played, KEYS[:PROMPTS], samples=G)
 answer_of = jax.jit(functools.partial(decode, append), static_argnames="size")
 
 
@@ -191,7 +185,7 @@ def alone(key, sample):
     own = jax.random.fold_in(jax.random.fold_in(key, 1), sample)
     transcript, cache = [], jnp.zeros(1, jnp.int32)
     for turn in range(3):
-        said = task.observe(state)
+        said = spoken.observe(task, state)
         transcript += said.tokens[: said.length].tolist()
         logits, cache = append(cache, said.tokens[None], said.length[None])
         drawn = answer_of(
@@ -229,21 +223,15 @@ def test_samples_of_a_prompt_share_the_hand_and_not_the_answers():
 
 
 def test_the_first_samples_of_more_are_those_of_fewer():
-    fewer = jax.tree.leaves(played(KEYS[:PROMPTS], samples=2, repeat=repeat))
+    fewer = jax.tree.leaves(played(KEYS[:PROMPTS], samples=2))
     for many, few in zip(jax.tree.leaves(together()), fewer, strict=True):
         np.testing.assert_array_equal(
             np.reshape(many, (PROMPTS, G, -1))[:, :2], np.reshape(few, (PROMPTS, 2, -1))
         )
 
 
-def test_one_sample_needs_no_repeat_and_is_the_same_with_it():
-    without, with_it = played(KEYS), played(KEYS, repeat=repeat)
-    for a, b in zip(jax.tree.leaves(without), jax.tree.leaves(with_it), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_the_opening_is_said_first_and_only_first():
-    rollout = played(KEYS, opening=whispered)
+    rollout = played(KEYS, kind=Whispering)
     task = GuessTheDigit(jnp.int32(3))
     secrets = jax.vmap(lambda key: task.reset(jax.random.fold_in(key, 0)).secret)(KEYS)
     np.testing.assert_array_equal(rollout.tokens[:, 0], 6 - secrets)
@@ -251,8 +239,18 @@ def test_the_opening_is_said_first_and_only_first():
     later = np.flatnonzero(rollout.played[:, 1])
     assert later.size
     for row in later:
-        assert rollout.tokens[row, rollout.answer_start[row, 1] - 1] == 6  # observe's, as before
-    assert rollout.tokens.shape[1] == played(KEYS).tokens.shape[1] - 1
+        assert rollout.tokens[row, rollout.answer_start[row, 1] - 1] == 6  # of the reply
+    # One token less in the opening, and one in each of two replies.
+    assert rollout.tokens.shape[1] == played(KEYS).tokens.shape[1] - 3
+    assert (rollout.prompt_size, played(KEYS).prompt_size) == (2, 3)
+
+
+def test_what_was_dealt_is_kept():
+    rollout = played(KEYS[:4], samples=2)
+    task = GuessTheDigit(jnp.int32(3))
+    dealt = jax.vmap(task.reset)(jax.vmap(lambda key: jax.random.fold_in(key, 0))(KEYS[:4]))
+    for kept, first in zip(jax.tree.leaves(rollout.dealt), jax.tree.leaves(dealt), strict=True):
+        np.testing.assert_array_equal(kept, np.repeat(first, 2, axis=0))
 
 
 def test_the_same_hands_are_answered_afresh_by_other_keys():
@@ -264,8 +262,6 @@ def test_the_same_hands_are_answered_afresh_by_other_keys():
     assert (plain.tokens != other.tokens).any(axis=1).mean() > 0.9
 
 
-def test_refuses_samples_that_nothing_can_make():
-    with pytest.raises(ValueError, match="samples=2 needs `repeat`, which multiplies the rows"):
-        played(KEYS, samples=2)
+def test_refuses_no_samples():
     with pytest.raises(ValueError, match="turns=3 and samples=0 must be at least 1"):
         played(KEYS, samples=0)

@@ -25,6 +25,7 @@ from rlrazor.tasks.general_points.rule import FACES_IN_ORDER
 from rlrazor.tasks.general_points.solver import sample_solution
 from rlrazor.tasks.general_points.task import make_general_points, make_look
 from rlrazor.tasks.general_points.verifier import verify
+from tests.oracles import spoken
 from tests.oracles.topology import COLLECTIVE, NEEDS_TPU_COMPILER
 
 pytestmark = NEEDS_TPU_COMPILER
@@ -121,9 +122,9 @@ def test_a_turn_of_the_task(compiled_text, make_task, kind):
 
     def turn(task, key, answer):
         state = task.reset(key)
-        before = task.observe(state)
+        before = spoken.observe(task, state)
         state, verdict = task.step(state, answer)
-        return before, state, verdict, task.observe(state)
+        return before, state, verdict, spoken.observe(task, state)
 
     assert not COLLECTIVE.search(compiled_text(turn, make_task(kind), KEYS, TEXTS))
 

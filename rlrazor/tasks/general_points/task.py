@@ -6,6 +6,7 @@ same size are two values of it, and run in one compiled program.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -33,12 +34,14 @@ from rlrazor.tasks.general_points.prompt_table import PromptTable
 from rlrazor.tasks.general_points.prompts import prompt_table
 from rlrazor.tasks.general_points.rewards import RewardTable, graded
 from rlrazor.tasks.general_points.rule import Rule
-from rlrazor.tasks.general_points.solver import sample_solution
+from rlrazor.tasks.general_points.solver import formula_pieces, sample_solution
+from rlrazor.tasks.general_points.trees import trees
 from rlrazor.tasks.general_points.verifier import verify
 from rlrazor.tasks.protocol import Observation, Verdict
 from rlrazor.types import Vocabulary
 
 LONGEST_BUDGET = 10  # turns
+HIGHEST_SLIP = 13  # of the numbers that a mistake may use and were not dealt
 
 
 @struct.dataclass
@@ -123,25 +126,15 @@ class GeneralPoints:
             truncated=jnp.bool_(False),
         )
 
-    def prompt(self, state: PointsState) -> Observation:
+    def opening(self, state: PointsState) -> Observation:
         """What is said before the first answer, and the picture if there is one."""
         row = jnp.int32(0) if self.look is not None else state.hand.row
         tokens, length = self.prompts.tokens(state.wording, row)
         return Observation(tokens, length, self.picture(state))
 
-    def words(self, state: PointsState) -> Observation:
+    def reply(self, state: PointsState) -> Observation:
         """What is said before every later answer: what was wrong with the last one."""
         return Observation(state.words, state.words_length, self.picture(state))
-
-    def observe(self, state: PointsState) -> Observation:
-        """`prompt` or `words`, as the turn has it, in one shape."""
-        size = max(self.prompts.size, self.words_size)
-        first, later = (
-            Observation(jnp.pad(said.tokens, (0, size - len(said.tokens))), said.length)
-            for said in (self.prompt(state), self.words(state))
-        )
-        said = jax.tree.map(lambda a, b: jnp.where(state.turn == 0, a, b), first, later)
-        return said.replace(image=self.picture(state))  # type: ignore
 
     def picture(self, state: PointsState) -> jax.Array | None:  # u8[H, W, 3]
         """The hand as it lies on the table; None in a text task."""
@@ -238,6 +231,24 @@ class GeneralPoints:
         ranks = state.hand.ranks
         answer = pieces.expert_answer(ranks, self.values[ranks - 1], formula, self.target)
         return jnp.where(self.terse, pieces.without_reading(answer, len(ranks)), answer)
+
+    def mistake(
+        self, key: jax.Array, state: PointsState
+    ) -> tuple[jax.Array, jax.Array]:  # i32[demonstration_size] tokens zero padded, i32[]
+        """An answer in the expert's style that is seldom right."""
+        return self.spelled(self.mistaken_pieces(key, state))
+
+    def mistaken_pieces(self, key: jax.Array, state: PointsState) -> jax.Array:  # i32[...] pieces
+        """Any formula over the hand, one time in four with a number that was not dealt."""
+        formula_key, slip_key, number_key = jax.random.split(key, 3)
+        numbers = self.values[state.hand.ranks - 1]
+        tables = trees(len(numbers))
+        shape = (len(tables.permutations), len(tables.shapes), len(tables.operators))
+        place = jax.random.randint(formula_key, (), 0, math.prod(shape))
+        slips = jax.random.bernoulli(slip_key, 0.25)
+        other = jax.random.randint(number_key, (), 1, HIGHEST_SLIP + 1)
+        used = jnp.where(slips, numbers.at[0].set(other), numbers)
+        return self.answer_pieces(state, formula_pieces(used, *jnp.unravel_index(place, shape)))
 
     def spelled(
         self,

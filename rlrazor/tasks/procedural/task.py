@@ -75,12 +75,14 @@ class Procedural:
         no = jnp.bool_(False)
         return ProceduralState(task, question.asked, question.answer, terminated=no, truncated=no)
 
-    def observe(self, state: ProceduralState) -> Observation:
-        """The question; nothing more once it is answered."""
+    def opening(self, state: ProceduralState) -> Observation:
+        """The question."""
         size = self.question_size
-        tokens, length = spell(state.asked, self.piece_tokens, self.piece_lengths, size)
-        over = state.terminated | state.truncated
-        return Observation(jnp.where(over, 0, tokens), jnp.where(over, 0, length))
+        return Observation(*spell(state.asked, self.piece_tokens, self.piece_lengths, size))
+
+    def reply(self, state: ProceduralState) -> Observation:
+        """Nothing: a question is answered once."""
+        return Observation(jnp.zeros(1, jnp.int32), jnp.int32(0))
 
     def step(
         self,
@@ -104,8 +106,10 @@ class Procedural:
         ended = dataclasses.replace(state, terminated=state.terminated | ~over)
         return ended, Verdict(correct.astype(jnp.float32), correct, failures)
 
-    def demonstrate(self, state: ProceduralState) -> tuple[jax.Array, jax.Array]:
-        """The right answer: i32[demonstration_size] tokens zero padded, i32[]."""
+    def demonstrate(
+        self, key: jax.Array | None, state: ProceduralState
+    ) -> tuple[jax.Array, jax.Array]:
+        """The one right answer: i32[demonstration_size] tokens zero padded, i32[]."""
         size = self.demonstration_size
         return spell(state.answer, self.piece_tokens, self.piece_lengths, size)
 

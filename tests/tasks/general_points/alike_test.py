@@ -89,7 +89,7 @@ def test_one_program_runs_them_all():
     @chex.assert_max_traces(n=1)
     def play(task, key, answer):
         state = task.reset(key)
-        first = task.observe(state)
+        first = task.opening(state)
         shown = task.demonstrate(key, state, jnp.ones(3, jnp.int32))
         return first, shown, task.step(state, answer)
 

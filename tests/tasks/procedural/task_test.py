@@ -69,9 +69,7 @@ def test_a_task_that_is_over_says_nothing_and_stays_over(drawn):
     for first in (answers, answers * 0):
         after, _ = steps(task, states, first)
         assert np.asarray(after.terminated).all()
-        observation = sides(task, after)[0]
-        assert not np.asarray(observation.tokens).any()
-        assert not np.asarray(observation.length).any()
+        assert not np.asarray(jax.vmap(task.reply)(after).length).any()
         again, verdict = steps(task, after, answers)
         assert set(failures(verdict)) == {"over_budget"}
         assert not np.asarray(verdict.reward).any()
@@ -157,9 +155,9 @@ def test_one_program_serves_all_weights_and_parts():
     @chex.assert_max_traces(n=1)
     def play(task, key):
         state = task.reset(key)
-        tokens, _ = task.demonstrate(state)
+        tokens, _ = task.demonstrate(key, state)
         after, verdict = task.step(state, task.answer_bytes(state))
-        return task.observe(after), tokens, verdict.correct
+        return task.opening(after), tokens, verdict.correct
 
     for part in PARTS:
         for weights in (UNIFORM, only("sort")):

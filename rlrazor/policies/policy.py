@@ -1,0 +1,88 @@
+"""All that methods and measurements ask of a model; every kind of policy answers it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+from flax import struct
+from jax.sharding import Mesh
+
+from rlrazor.sampling.decode import Sampling
+from rlrazor.sampling.episodes import Rollout
+from rlrazor.tasks.protocol import Task
+from rlrazor.types import Params, Rows, Rule
+
+# Of log-probabilities f32[B, n, V] of one or more readings, and the tokens i32[B, n] that were
+# said: a tree of [B, n].
+OverVocabulary = Callable[..., Any]
+
+
+@struct.dataclass
+class Reading:
+    """A forward pass over rows: states from which each scored token was, or may be, predicted.
+
+    Scored are all tokens behind the shortest prompt, whether the response mask holds them or not.
+    """
+
+    params: Params
+    states: Any  # [B, A, D], or whatever the policy makes its logits from
+    tokens: jax.Array  # i32[B, A] what was said next
+    place: jax.Array  # i32[B, A] where in the row that token stands; the row's size: nowhere
+    size: int = struct.field(pytree_node=False)  # T, tokens of a row
+
+
+class Policy(Protocol):
+    """A model that answers, as pure functions of its parameters.
+
+    `trained` is what a method changes: all parameters, or adapters beside those of the base.
+    Every function may be called inside a compiled one. Where `replicated`, every device holds all
+    parameters and `read` is called on its share of the rows (see `runtime.mesh.add_up`); else rows
+    and parameters lie on the mesh by `rules` and the compiler exchanges what is needed.
+    """
+
+    sampling: Sampling  # of training; `logprobs` and `over_vocabulary` are of this distribution
+    mesh: Mesh
+    rules: Sequence[Rule]
+    replicated: bool
+    width: int  # D of the states of a Reading, for a critic
+    answer_tokens: int  # of a turn, at most
+
+    def initial(self, base: Params, key: jax.Array) -> Params:
+        """What is trained, before the first step."""
+        ...
+
+    def assemble(self, trained: Params, base: Params) -> Params:
+        """All parameters, as `read` and `play` take them; differentiable in `trained`."""
+        ...
+
+    def read(self, params: Params, rows: Rows) -> Reading:
+        """One forward pass. Prompts that G = `rows.samples` rows share are read once."""
+        ...
+
+    def logprobs(self, reading: Reading) -> jax.Array:
+        """f32[B, T] log-probability of every scored token, as sampled; 0 elsewhere."""
+        ...
+
+    def over_vocabulary(self, fn: OverVocabulary, *readings: Reading) -> Any:
+        """fn(*log_probabilities, tokens) of every scored token: a tree of [B, T], 0 elsewhere.
+
+        Some tokens at a time, so that [B, T, V] is never in memory. Readings are of the same
+        tokens in the same order, by several parameters or behind several prompts; places and
+        `tokens` are the first one's. At temperature 0 or with a cut of the vocabulary the
+        log-probabilities are -inf where nothing is sampled.
+        """
+        ...
+
+    def play(
+        self,
+        params: Params,
+        task: Task,
+        dealt: Any,  # states [P] of the task
+        keys: jax.Array,  # key[P]
+        sampling: Sampling,
+        *,
+        turns: int,
+        samples: int = 1,
+    ) -> Rollout:
+        """Episodes of any task, see `sampling.episodes.play`; any P, whatever the devices."""
+        ...

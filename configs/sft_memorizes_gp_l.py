@@ -13,6 +13,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.names import Names
+
 IMITATE = (
     "sft", "dft", "psft", "sft_kl_base_policy", "simpo", "dpo", "self_sft", "iterative_sft",
     "distilled",
@@ -40,7 +42,13 @@ VARIANTS = (
 def get_config(mode: str = "full") -> ConfigDict:
     config: Any = ConfigDict()
     config.title = "Does RL generalize, and does it forget less? GeneralPoints in text"
+    config.study = "gp_rule_shift"  # what papers' numbers are compared with
     config.base = "experiments/bases/gp_small"  # or the folder of another base of gp_base.py
+    config.model = ""  # instead of it, a released model: its folder, or an id of the hub
+    config.lora = ConfigDict({"rank": 0, "alpha": 32.0, "targets": ("layers/.*",)})  # of that
+    config.compute_dtype = "float32"
+    config.remat = "none"
+    config.vocabulary_chunk = 4096  # tokens of a row whose logits are in memory at a time
     config.arms = (*METHODS, *VARIANTS)
     config.seeds = (0, 1, 2, 3, 4)
 
@@ -62,34 +70,17 @@ def get_config(mode: str = "full") -> ConfigDict:
     rates |= {"dft": 3e-4, "simpo": 1e-5, "dpo": 1e-5, "self_sft": 1e-4, "iterative_sft": 1e-4}
     rates |= {"distilled": 1e-4, "grpo_std": 3e-5, "ppo": 3e-5, "grpo_kl": 3e-4, "sdft": 1e-5}
     rates |= {**dict.fromkeys(TURNS, 3e-5), "ppo_turns_3": 1e-5, "ppo_turns_5": 1e-5}
-    config.learning_rates = ConfigDict({method: (rate,) for method, rate in rates.items()})
+    config.learning_rates = Names({method: (rate,) for method, rate in rates.items()})
     config.optimizer = ConfigDict(
         {"weight_decay": 0.0, "clip_by_global_norm": 1.0, "warmup_fraction": 0.05}  # Razor's
     )
-    config.objective = ConfigDict(
-        {
-            "grpo": {"clip_low": 0.2, "clip_high": 0.2},
-            "dapo": {"clip_low": 0.2, "clip_high": 0.28},  # its paper's
-            "gspo": {"clip_low": 3e-4, "clip_high": 4e-4},  # its paper's
-            "psft": {"clip_high": 0.28},  # its paper's
-            "simpo": {"beta": 1.0, "margin": 1.0},  # RL's Razor
-            "dpo": {"beta": 0.1},  # its paper's
-            "anchor": {"coefficient": 0.5},  # of SFT; the strongest tried in 2510.00237
-            "kl": {"coefficient": 0.1},  # of RL; RL's Razor on MNIST
-            "sdft": {"average_decay": 0.98},
-            "ppo": {  # released, but for the rate
-                "clip": 0.1,
-                "fallback_above": 10.0,
-                "value_coefficient": 0.5,
-                "thought_weight": 0.5,
-                "discount": 0.9,
-                "decay": 0.95,
-                "widths": (64, 32),  # the released 1024, 512, scaled with the model
-            },
-        }
-    )
+    # Knobs of methods that are not those of rlrazor/methods/methods.py, which has the papers'.
+    config.methods = Names()
     config.measure = ConfigDict(
         {
+            "at_once": 2048,  # prompts answered at a time
+            "rows_at_once": 512,  # of a device, whose KL is worked out at a time
+            "prior_answer_tokens": 12,  # a right answer of the small base has eleven
             "hands": 2048,  # of each rule; 1,470 detect 11.5 -> 15.0 % with 80 % power
             "questions": 256,  # of each prior suite
             "kl_prompts": 512,
@@ -130,7 +121,7 @@ def get_config(mode: str = "full") -> ConfigDict:
         grids |= {method: (1e-5, 3e-5, *grids[method]) for method in ("simpo", "dpo")}
         grids |= {method: (1e-5, *grids[method]) for method in ("grpo_std", "ppo", "sdft")}
         grids |= {arm: (1e-5, 3e-5, 1e-4) if "grpo" in arm else (1e-5, 3e-5) for arm in TURNS}
-        config.learning_rates = ConfigDict(grids)
+        config.learning_rates = Names(grids)
         config.measure.turn_arms = ()
         config.measure.pass_arms = ()
     elif mode == "quick":
@@ -146,15 +137,14 @@ def get_config(mode: str = "full") -> ConfigDict:
         config.measure.pass_arms = ()
     elif mode == "released":
         config.arms = ("ppo_turns_5",)
-        config.learning_rates = ConfigDict({"ppo": (1e-6,)})
+        config.learning_rates = Names({"ppo": (1e-6,)})
         config.temperature = 0.2
         config.samples = 1
         config.rows = 2048
         config.minibatches = 2  # of 1,024 transitions, 4 epochs
         config.iterations = 20
         config.optimizer.clip_by_global_norm = 0.01
-        ppo: Any = config.objective.ppo
-        ppo.widths = (1024, 512)
+        config.methods.ppo.critic = (1024, 512)
     elif mode not in ("full", "cpu"):
         raise ValueError(f"mode={mode!r} must be full, cpu, select, quick or released")
     return config

@@ -1,4 +1,4 @@
-"""Fine-tunes a released language model on a TPU slice, a GPU node or a CPU: SFT or GRPO.
+"""Trains a released language model by any methods, on a TPU slice, a GPU node or a CPU.
 
     python experiments/finetune.py --config=configs/finetune.py:grpo --config.model=DIR_OR_ID
         --config.data.path=train.jsonl --config.data.test_path=test.jsonl --workdir=DIR
@@ -25,15 +25,10 @@ def main(argv: Any) -> None:
     # transformers is here for its tokenizers, and need not say that it misses PyTorch.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-    from experiments.finetuning.run import OPERATIONAL, run_finetuning
-    from rlrazor.runtime.workdir import open_workdir
+    from experiments.finetuning.run import run_finetuning
 
-    config = CONFIG.value
-    with (
-        hosts.start() as job,
-        open_workdir(WORKDIR.value, config.to_dict(), ignore=OPERATIONAL) as folder,
-    ):
-        run_finetuning(config, folder, job)
+    with hosts.start() as job:
+        run_finetuning(CONFIG.value, WORKDIR.value, job)
 
 
 if __name__ == "__main__":

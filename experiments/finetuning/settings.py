@@ -1,23 +1,33 @@
-"""What a fine-tuning config says, checked, as the arguments of the parts it is about."""
+"""What a fine-tuning config says, checked, as the arguments of the library."""
 
 import dataclasses
-from pathlib import Path
+import importlib
+from collections.abc import Mapping
 from typing import Any
 
-import optax
-from jax.sharding import Mesh
+from rlrazor.api.model import Pretrained, Template, load
+from rlrazor.api.questions import Asked, Format, questions
+from rlrazor.methods import methods
+from rlrazor.methods.method import Demonstrations, Method, Pairs
+from rlrazor.policies.language import Lora
+from rlrazor.runtime.mesh import make_mesh
+from rlrazor.sampling.decode import Sampling
+from rlrazor.studies.host import Judge
+from rlrazor.studies.language import LanguageStudy, Settings, identity_of
+from rlrazor.studies.plan import Arm
+from rlrazor.studies.programs import Optimization, Sizes
+from rlrazor.studies.world import World
+from rlrazor.tasks.questions import final_answer
 
-from experiments.finetuning.programs import Knobs
-from rlrazor.models.pretrained_config import read_config
-from rlrazor.models.released import SHAPES, released_shape
-from rlrazor.models.transformer_config import TransformerConfig
-from rlrazor.runtime.mesh import holders_of
-from rlrazor.training.optimizer import adamw, warmup_schedule, with_masters
-from rlrazor.training.parts import fewest
-
+# Config fields that say how a run is carried out, and not what it learns.
+OPERATIONAL = (
+    "checkpoint_every_seconds", "dry_run", "log_every", "mesh", "profile", "save_model",
+    "tensorboard", "test_at_once",
+)  # fmt: skip
+SWEPT = ("arms", "seeds", "learning_rates", "title")  # that a run's name tells by itself
 POSITIVE = (
-    "steps", "rows", "prompts", "samples", "answer_tokens", "rows_at_once", "vocabulary_chunk",
-    "temperature", "learning_rate", "log_every", "test_every", "test_prompts",
+    "steps", "rows", "prompts", "samples", "minibatches", "answer_tokens", "rows_at_once",
+    "vocabulary_chunk", "temperature", "log_every", "test_examples", "test_at_once",
 )  # fmt: skip
 
 
@@ -29,74 +39,154 @@ def check(config: Any) -> None:
     for name in ("row_buckets", "prompt_buckets"):
         if not config[name] or min(config[name]) < 2:
             raise ValueError(f"config.{name}={config[name]} must be one or more lengths above 1")
-    if config.method not in ("sft", "grpo"):
-        raise ValueError(f"config.method={config.method!r} must be sft or grpo")
-
-
-def shape_of(model: str) -> TransformerConfig:
-    """Of a folder with a config.json, or of a released model by its name alone."""
-    if (Path(model) / "config.json").is_file():
-        return read_config(Path(model))
-    shape = released_shape(model)
-    if shape is None:
+    if not 0 < config.top_p <= 1 or config.top_k < 0:
         raise ValueError(
-            f"config.model={model!r} is no folder with a config.json, and its shape is not known; "
-            f"known are {', '.join(SHAPES)}, and their -Instruct versions"
+            f"config.top_p={config.top_p} must be above 0 and at most 1, config.top_k="
+            f"{config.top_k} not negative"
         )
-    return shape
+    for method in (*config.arms, *config.methods):
+        methods.named(method)
 
 
-def shape_for(config: Any, shape: TransformerConfig) -> TransformerConfig:
-    """A model's shape, computed as the config says."""
-    return dataclasses.replace(
-        shape,
-        param_dtype=config.param_dtype,
-        compute_dtype=config.compute_dtype,
-        remat=config.remat,
-        attention=config.attention,
-    )
+def chosen_methods(config: Any) -> list[Method]:
+    """The methods of the arms, with the knobs that the config changes."""
+    return [
+        methods.named(name).tuned(**config.methods.to_dict().get(name, {})) for name in config.arms
+    ]
 
 
-def rows_of(config: Any) -> int:
+def sizes_of(method: Method, config: Any) -> Sizes:
     """Rows of a step."""
-    return config.rows if config.method == "sft" else config.prompts * config.samples
+    if isinstance(method.source, Demonstrations | Pairs):
+        return Sizes(config.rows, 1, config.minibatches, config.rows_at_once)
+    rows = config.prompts * config.samples
+    return Sizes(rows, config.samples, config.minibatches, config.rows_at_once)
 
 
-def knobs_for(config: Any, mesh: Mesh) -> Knobs:
-    """ValueError if the rows of a step do not divide among the devices."""
-    holders = holders_of(mesh)
-    rows = rows_of(config)
-    if rows % holders:
-        name = "rows" if config.method == "sft" else "prompts x samples"
-        raise ValueError(
-            f"config.{name}={rows} must be a multiple of the {holders} devices that share them "
-            f"(data x fsdp); try {max(rows // holders, 1) * holders}, or a larger tensor"
-        )
-    return Knobs(
-        samples=config.samples,
+def optimization_of(config: Any) -> Optimization:
+    names = (
+        "warmup_steps", "cosine", "weight_decay", "clip_by_global_norm", "mu_dtype", "nu_dtype",
+        "masters",
+    )  # fmt: skip
+    return Optimization(**{name: config[name] for name in names})
+
+
+def computing_of(config: Any) -> dict[str, Any]:
+    """Fields of a TransformerConfig that say how to compute."""
+    names = ("param_dtype", "compute_dtype", "remat", "attention")
+    return {name: config[name] for name in names}
+
+
+def lora_of(config: Any) -> Lora | None:
+    lora = config.lora
+    return Lora(lora.rank, lora.alpha, tuple(lora.targets)) if lora.rank else None
+
+
+def sampling_of(config: Any) -> Sampling:
+    return Sampling(config.temperature, config.top_k, config.top_p)
+
+
+def load_base(config: Any) -> Pretrained:
+    chat = config.chat
+    return load(
+        config.model,
         answer_tokens=config.answer_tokens,
-        clip_low=config.clip_low,
-        clip_high=config.clip_high,
-        row_parts=fewest(rows // holders, config.rows_at_once),
+        sampling=sampling_of(config),
+        template=Template(
+            chat.template or None, chat.date or None, config.template_variables.to_dict()
+        ),
+        lora=lora_of(config),
+        mesh=make_mesh(**config.mesh),
         vocabulary_chunk=config.vocabulary_chunk,
-        lora_rank=config.lora.rank,
-        lora_alpha=config.lora.alpha,
-        lora_targets=tuple(config.lora.targets),
+        **computing_of(config),
     )
 
 
-def optimizer_for(config: Any) -> optax.GradientTransformation:
-    schedule = warmup_schedule(
-        config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        total_steps=config.steps,
-        cosine=config.cosine,
+def judge_of(config: Any) -> Judge:
+    """The user's own, or by the final answer."""
+    if not config.judge:
+        return final_answer.judge
+    module, _, name = config.judge.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"config.judge={config.judge!r} cannot be imported ({error}); give module:function of a "
+            "module that Python finds, from this folder, say"
+        ) from error
+    if not callable(found):
+        raise ValueError(f"config.judge={config.judge!r} is no function")
+    return found
+
+
+def world_of(config: Any, base: Pretrained) -> World:
+    if not config.data.path:
+        raise ValueError("config.data.path is empty; give a file of JSON lines")
+    sources = [method.source for method in chosen_methods(config)]
+    sizes = Asked(
+        prompt_buckets=tuple(config.prompt_buckets),
+        row_buckets=tuple(config.row_buckets),
+        test_examples=config.test_examples,
+        at_once=config.test_at_once,
+        rows_at_once=config.rows_at_once,
+        seed=config.test_seed,
+        pairs=any(isinstance(source, Pairs) for source in sources),
+        demonstrated=any(getattr(source, "demonstrated", False) for source in sources),
     )
-    tx = adamw(
-        schedule,
-        weight_decay=config.weight_decay,
-        clip_by_global_norm=config.clip_by_global_norm,
-        mu_dtype=config.mu_dtype,
-        nu_dtype=config.nu_dtype,
+    return questions(
+        base,
+        train=config.data.path,
+        new=config.data.test_path,
+        shifts=_files(config.shift),
+        prior=_files(config.prior),
+        judge=judge_of(config),
+        format=_format(config.data),
+        prior_format=_format(config.prior_data),
+        sizes=sizes,
     )
-    return with_masters(tx) if config.masters else tx
+
+
+def _files(named: Any) -> dict[str, str]:
+    return {name: str(path) for name, path in named.to_dict().items() if path}
+
+
+def _format(data: Any) -> Format:
+    return Format(data.asked, data.answer, data.system)
+
+
+def make_study(config: Any, base: Pretrained, world: World) -> LanguageStudy:
+    """Every arm, rate and seed of the config; a run's name tells all that it learns from."""
+    learnt = _learnt(config)
+    arms = []
+    for method in chosen_methods(config):
+        rates = config.learning_rates.to_dict().get(method.name, ())
+        rates = tuple(rates) if isinstance(rates, tuple | list) else (rates,)
+        if not rates or not all(isinstance(r, int | float) and r > 0 for r in rates):
+            raise ValueError(
+                f"config.learning_rates.{method.name}={rates} must be one or more rates above 0"
+            )
+        arms.append(
+            Arm(
+                method.name, method, world, sizes_of(method, config), rates, teacher=method.teacher
+            )
+        )
+    settings = Settings(
+        title=config.title,
+        optimization=optimization_of(config),
+        checkpoints=tuple(config.checkpoints),
+        matched_flops=config.matched_flops,
+        identity=identity_of(learnt),
+        save_model=config.save_model,
+        record=learnt,
+    )
+    return LanguageStudy(
+        base, world, arms, seeds=tuple(config.seeds), steps=config.steps, settings=settings
+    )
+
+
+def _learnt(config: Any) -> dict[str, Any]:
+    """All that is learnt beside what a run's name says: two runs that differ in it are two."""
+    fields: Mapping[str, Any] = config.to_dict()
+    return {name: value for name, value in fields.items() if name not in (*OPERATIONAL, *SWEPT)}
+
+

@@ -3,16 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-
 
 def run(config: Any, workdir: str | Path) -> Path:
     """Runs or resumes the study; returns its folder, which holds results.jsonl and the rest."""
-    from experiments.general_points.base import load_base
-    from experiments.rule_shift.study import OPERATIONAL, run_study
+    from experiments.rule_shift.base import load_spoken
+    from experiments.rule_shift.study import OPERATIONAL, make_study
     from rlrazor.runtime.workdir import open_workdir
+    from rlrazor.studies.drive import drive
 
-    base = load_base(ROOT / config.base)
+    study = make_study(config, load_spoken(config))
     with open_workdir(workdir, config.to_dict(), ignore=OPERATIONAL) as folder:
-        run_study(config, folder, base)
-    return folder
+        return drive(
+            study,
+            folder,
+            checkpoint_every_seconds=config.checkpoint_every_seconds,
+            tensorboard=config.tensorboard,
+            opened=True,
+        )

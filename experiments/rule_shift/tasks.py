@@ -17,7 +17,7 @@ from rlrazor.tasks.general_points.prompts import (
     TERSE_TEXT,
     load_template,
 )
-from rlrazor.tasks.general_points.released import find_refusals
+from rlrazor.tasks.general_points.released import Refusals, find_refusals
 from rlrazor.tasks.general_points.rewards import BINARY, PAPER, RewardTable
 from rlrazor.tasks.general_points.rule import FACES_AS_TEN, FACES_IN_ORDER, Rule
 from rlrazor.tasks.general_points.task import GeneralPoints, make_general_points
@@ -48,6 +48,15 @@ def rule_pair(direction: str) -> tuple[Rule, Rule]:
     return train, dataclasses.replace(test, needs_face_card=True)
 
 
+def rewards_of(name: str, rule: Rule) -> RewardTable | Refusals:
+    """A table of rewards by name; "released" is that of the paper's public code for the rule."""
+    if name == "released":
+        return find_refusals(rule)
+    if name not in REWARDS:
+        raise ValueError(f"rewards={name!r} must be released, {' or '.join(REWARDS)}")
+    return REWARDS[name]
+
+
 def training_tasks(
     variant: Variant, vocabulary: Vocabulary, *, rules: int, seed: int
 ) -> GeneralPoints:  # leaves [M, ...]
@@ -66,7 +75,7 @@ def training_tasks(
             rule,
             vocabulary,
             templates=[load_template(name, visual=False) for name in wordings],
-            rewards=REWARDS.get(variant.rewards) or find_refusals(rule),
+            rewards=rewards_of(variant.rewards, rule),
             budget=variant.turns,
             terse=variant.terse,
         )

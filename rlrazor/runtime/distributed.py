@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -112,6 +112,13 @@ def tell_all(number: int) -> int:
     if not jax.distributed.is_initialized():
         return number
     return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
+def to_host(tree: Any) -> Any:
+    """Arrays of the mesh as arrays of the host, whole on every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def _check(

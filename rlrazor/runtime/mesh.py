@@ -184,6 +184,21 @@ def place(tree: Any, shardings: Any) -> Any:
     return jax.device_put(tree, shardings)
 
 
+def global_rows(tree: Any, mesh: Mesh) -> Any:
+    """Rows [B, ...] that every process has whole, onto the mesh: cut where B can be shared.
+
+    Each process sends what its own devices hold.
+    """
+    holders = holders_of(mesh)
+
+    def put(array: Any) -> jax.Array:
+        array = np.asarray(array)
+        at = on_mesh(mesh, ROWS) if len(array) % holders == 0 else on_mesh(mesh)
+        return jax.make_array_from_callback(array.shape, at, lambda index: array[index])
+
+    return jax.tree.map(put, tree)
+
+
 def shapes_at(tree: Any, shardings: Any) -> Any:
     """What a compiled function's `lower` needs to know of arguments that need not exist."""
     if isinstance(shardings, NamedSharding):
@@ -310,6 +325,19 @@ def cut_rows(batch: Any, count: int, mesh: Mesh) -> Any:  # [B, ...] -> [count, 
         return jax.lax.with_sharding_constraint(parts, on_mesh(mesh, None, ROWS))
 
     return jax.tree.map(cut, batch)
+
+
+def join_rows(parts: Any, mesh: Mesh) -> Any:  # [count, B / count, ...] -> [B, ...]
+    """Inside a compiled function: what was worked out of `cut_rows`, in the batch's own order."""
+    holders = holders_of(mesh)
+
+    def join(leaf: jax.Array) -> jax.Array:
+        count = len(leaf)
+        whole = leaf.reshape(count, holders, -1, *leaf.shape[2:]).swapaxes(0, 1)
+        whole = whole.reshape(-1, *leaf.shape[2:])
+        return jax.lax.with_sharding_constraint(whole, on_mesh(mesh, ROWS))
+
+    return jax.tree.map(join, parts)
 
 
 def in_turn(

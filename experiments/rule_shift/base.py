@@ -1,0 +1,92 @@
+"""Who is trained in the rule-shift study: the small base, or a released model's folder."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.general_points.base import load_base
+from experiments.rule_shift.world import Speech
+from rlrazor.api.model import load
+from rlrazor.policies.language import AnswerFormat, LanguagePolicy, Lora, make_language_policy
+from rlrazor.runtime.mesh import make_mesh, replicate
+from rlrazor.runtime.tokenizer import SPECIALS, token_bytes, vocabulary
+from rlrazor.sampling.decode import Sampling, make_stops
+from rlrazor.studies.language import Base
+from rlrazor.tasks.general_points.pieces import FORMULA, PIECES
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+END = SPECIALS.index("<eos>")  # what ends an answer of the small base
+
+
+@dataclasses.dataclass(frozen=True)
+class Spoken:
+    """A base and how it speaks."""
+
+    base: Base
+    speech: Speech
+
+
+def load_spoken(config: Any) -> Spoken:
+    """The base of a rule-shift config: `config.model`, or else `config.base`."""
+    mesh = make_mesh(**config.mesh)
+    return _released(config, mesh) if config.model else _small(config, mesh)
+
+
+def _small(config: Any, mesh: Any) -> Spoken:
+    """A base of experiments/gp_base.py, whose words the tasks are written in."""
+    folder = Path(config.base)
+    base = load_base(folder if folder.is_dir() else ROOT / folder)
+    words = vocabulary(base.tokenizer)
+    policy = small_policy(base.model.config, base.tokenizer, mesh, config)
+    formula = words.encode_inside(PIECES[FORMULA])
+    return Spoken(
+        Base(name=digest(base.params), policy=policy, params=replicate(base.params, mesh)),
+        Speech(words, END, formula[0] if len(formula) == 1 else None),
+    )
+
+
+def small_policy(shape: Any, tokenizer: Any, mesh: Any, config: Any) -> LanguagePolicy:
+    """A policy of a closed vocabulary."""
+    table, lengths = token_bytes(tokenizer, size=shape.vocabulary)
+    answers = AnswerFormat(
+        stops=make_stops([[END]]),
+        spelling=(jnp.asarray(table), jnp.asarray(lengths)),
+        tokens=config.answer_tokens,
+        bytes=4 * config.answer_tokens,
+    )
+    return make_language_policy(
+        shape, mesh, answers=answers, sampling=Sampling(config.temperature),
+        vocabulary_chunk=config.vocabulary_chunk,
+    )  # fmt: skip
+
+
+def _released(config: Any, mesh: Any) -> Spoken:
+    """A released model's folder, spoken to through its own chat template."""
+    from rlrazor.runtime.chat_vocabulary import chat_vocabulary
+
+    lora = config.lora
+    base = load(
+        config.model,
+        answer_tokens=config.answer_tokens,
+        sampling=Sampling(config.temperature),
+        lora=Lora(lora.rank, lora.alpha, tuple(lora.targets)) if lora.rank else None,
+        mesh=mesh,
+        vocabulary_chunk=config.vocabulary_chunk,
+        compute_dtype=config.compute_dtype,
+        remat=config.remat,
+    )
+    words = chat_vocabulary(base.chat)
+    return Spoken(base, Speech(words.vocabulary, words.end, None))
+
+
+def digest(params: Any) -> str:
+    """A name by what a base is: a base made anew between two commands is another one."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        total.update(np.asarray(leaf).tobytes())
+    return total.hexdigest()[:8]

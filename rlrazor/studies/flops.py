@@ -1,0 +1,18 @@
+"""What an iteration costs by the papers' formula; `count.count_flops` counts what really runs."""
+
+from rlrazor.methods.method import Demonstrations, Pairs
+from rlrazor.studies.programs import Setup
+
+
+def flops_per_iteration(setup: Setup, *, weights: int, tokens: int) -> float:
+    """By the formula of SFT Memorizes, RL Generalizes: 6N a token trained on, 2N a token read.
+
+    N = `weights`, `tokens` those of a row. Sampling reads every token once. That prompts are shared
+    is not in it, nor is a teacher's own training.
+    """
+    method = setup.method
+    passes = method.passes
+    sampled = not isinstance(method.source, Demonstrations | Pairs)
+    read = sampled + passes.base + passes.teacher + passes.average + passes.policy
+    rows = setup.sizes.rows * (2 if isinstance(method.source, Pairs) else 1)
+    return float(weights * (6 * method.epochs + 2 * read) * rows * tokens)

@@ -1,0 +1,170 @@
+"""Which runs a list of arms asks for: matched FLOPs, and nothing needed before it exists."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from rlrazor.methods.method import Method
+from rlrazor.studies.programs import Sizes
+from rlrazor.studies.study import Run
+from rlrazor.studies.world import World
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """The policy of another arm that a run begins with."""
+
+    arm: str
+    share: float = 1.0  # of that arm's run
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A method in a world, and one thing or another about how it is trained."""
+
+    name: str
+    method: Method
+    world: World
+    sizes: Sizes
+    learning_rates: Sequence[float]
+    variant: str = "main"
+    turns: int = 1  # answers of an episode, at most
+    fixed: int = 0  # a pool of so many examples; 0: fresh ones
+    start: Start | None = None
+    teacher: str | None = None  # the arm whose finished run is the method's teacher
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Arms whose policies it learns from or begins with."""
+        start = self.start.arm if self.start else None
+        return tuple(arm for arm in (self.teacher, start) if arm is not None)
+
+
+def check_arms(arms: Sequence[Arm]) -> dict[str, Arm]:
+    """The arms by name; ValueError for what would fail after hours, unclearly, or not at all."""
+    by_name = {arm.name: arm for arm in arms}
+    if not arms:
+        raise ValueError("there is no arm; give one or more, such as methods.sft and methods.grpo")
+    if len(by_name) < len(arms):
+        names = [arm.name for arm in arms]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"arm {twice!r} is there twice; remove one, or name them apart")
+    for arm in arms:
+        if not arm.learning_rates:
+            raise ValueError(f"arm {arm.name!r} has no learning rate; give one or more")
+        if arm.method.reads("teacher") and arm.teacher is None:
+            raise ValueError(
+                f"arm {arm.name!r} learns from a teacher; name the arm whose finished run it is"
+            )
+        for needed in arm.needs:
+            if needed not in by_name:
+                raise ValueError(f"arm {arm.name!r} needs the arm {needed!r} too; add it")
+            if len(by_name[needed].learning_rates) > 1:
+                raise ValueError(
+                    f"arm {arm.name!r} needs the policy of {needed!r}, which has "
+                    f"{len(by_name[needed].learning_rates)} learning rates: which one is meant? "
+                    "Give that arm one rate, or add another arm with one"
+                )
+        check_sizes(arm)
+    return by_name
+
+
+def check_sizes(arm: Arm) -> None:
+    """ValueError unless the rows of an iteration are whole minibatches of whole groups."""
+    sizes = arm.sizes
+    for name in ("rows", "samples", "minibatches", "rows_at_once"):
+        if getattr(sizes, name) < 1:
+            raise ValueError(f"arm {arm.name!r}: {name}={getattr(sizes, name)} must be at least 1")
+    group = sizes.samples * sizes.minibatches
+    if sizes.rows % group:
+        raise ValueError(
+            f"arm {arm.name!r}: rows={sizes.rows} must be a multiple of samples={sizes.samples} "
+            f"times minibatches={sizes.minibatches}; try {max(sizes.rows // group, 1) * group}"
+        )
+
+
+def in_order(by_name: Mapping[str, Arm]) -> list[Arm]:
+    """The arms as given, each behind those that it needs; ValueError for a circle."""
+    done: list[Arm] = []
+
+    def visit(arm: Arm, waiting: tuple[str, ...]) -> None:
+        if arm.name in waiting:
+            raise ValueError(f"arms need each other in a circle: {' -> '.join(waiting)}")
+        for needed in arm.needs:
+            visit(by_name[needed], (*waiting, arm.name))
+        if arm not in done:
+            done.append(arm)
+
+    for arm in by_name.values():
+        visit(arm, ())
+    return done
+
+
+def plan_runs(
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    *,
+    iterations: int,  # of the arm whose iteration costs `reference`
+    reference: float | None,  # FLOPs; None: as many iterations for every arm
+    cost: Callable[[Arm], float],  # FLOPs of an iteration
+    checkpoints: Sequence[float],  # shares of a run after which it is measured
+    base: str,
+    identity: str = "",  # of all else that is learnt, behind every name
+) -> list[Run]:
+    """Every run, at the same FLOPs: cheaper iterations are more of them."""
+    by_name = check_arms(arms)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds={tuple(seeds)} must be one or more, each once")
+    shares = np.asarray(checkpoints, float)
+    if not (len(shares) and 0 < shares.min() and shares.max() == 1):
+        raise ValueError(f"checkpoints={tuple(checkpoints)} must be shares of a run up to 1")
+    runs: list[Run] = []
+    for seed in seeds:
+        flops: dict[str, float] = {}  # that an arm's policy took, from the base on
+        for arm in in_order(by_name):
+            of_one = cost(arm)
+            count = iterations
+            if reference is not None:
+                count = max(1, round(iterations * reference / of_one))
+            before = flops.get(arm.teacher or "", 0.0)
+            if arm.start is not None:
+                before += arm.start.share * flops[arm.start.arm]
+            flops[arm.name] = before + count * of_one
+            stops = {0, *np.maximum(1, np.round(shares * count)).astype(int).tolist()}
+            runs += [
+                Run(
+                    name=f"{arm.name}-lr{rate:.3g}-s{seed}{identity and '-' + identity}",
+                    arm=arm.name,
+                    method=arm.method.name,
+                    variant=arm.variant,
+                    family=arm.method.family,
+                    label=label_of(arm),
+                    seed=seed,
+                    learning_rate=rate,
+                    iterations=count,
+                    stops=tuple(sorted(stops)),
+                    updates_per_iteration=arm.sizes.minibatches * arm.method.epochs,
+                    flops_per_iteration=of_one,
+                    flops_teacher=before,
+                    base=base,
+                    hyperparameters={
+                        "learning_rate": rate,
+                        "turns": arm.turns,
+                        "iterations": count,
+                        **{f"knobs.{name}": value for name, value in arm.method.knobs.items()},
+                        **dataclasses.asdict(arm.sizes),
+                    },
+                )
+                for rate in arm.learning_rates
+            ]
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"run {twice!r} is planned twice; remove the repeated learning rate")
+    return runs
+
+
+def label_of(arm: Arm) -> str:
+    """As reports print it."""
+    return arm.method.label if arm.variant == "main" else f"{arm.method.label}, {arm.variant}"

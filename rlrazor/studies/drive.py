@@ -7,7 +7,6 @@ call ends with the same bytes. Wall-clock seconds therefore stay out of it.
 import contextlib
 import dataclasses
 import itertools
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,14 +16,12 @@ import jax
 import numpy as np
 
 from rlrazor.runtime.checkpoint import Checkpoints
-from rlrazor.runtime.distributed import ALONE, Job, is_writer, tell_all
+from rlrazor.runtime.distributed import ALONE, Job, tell_all
 from rlrazor.runtime.metrics import training_means, write_tensorboard
 from rlrazor.runtime.workdir import ResultsFile, open_workdir
 from rlrazor.studies.lines import Sums, lines
 from rlrazor.studies.progress import Progress, timeless
 from rlrazor.studies.study import Block, Study, check_plan
-
-log = logging.getLogger(__name__)
 
 
 def drive(
@@ -71,6 +68,7 @@ def drive(
                     checkpoints.save(position, loop.state, dataclasses.asdict(loop.place))
                     saved_at = time.monotonic()
                 if stopping and position < before[-1]:
+                    progress.close()  # what is said now stands on a line of its own
                     job.stop(position)
             loop.state = None  # two blocks never lie in memory together
     return folder
@@ -146,12 +144,9 @@ class _Loop:
     def _say_diverged(self, found: list[dict[str, Any]]) -> None:
         new = [line for line in found if line["diverged"] and line["run"] not in self._diverged]
         self._diverged |= {line["run"] for line in new}
-        if new and is_writer():
-            log.warning(
-                "diverged by step %d, and goes on: %s",
-                new[0]["step"],
-                ", ".join(line["run"] for line in new),
-            )
+        if new:
+            names = ", ".join(line["run"] for line in new)
+            self._progress.say(f"diverged by step {new[0]['step']}, and goes on: {names}")
 
 
 def _check_unit(block: Block, before: int, done: int) -> None:

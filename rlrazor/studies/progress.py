@@ -5,6 +5,7 @@ Numbers whose names begin with "seconds" tell the time: they are shown, and neve
 """
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -99,6 +100,11 @@ class Progress:
         if self._board is not None:
             for name, value in found.items():
                 self._board.add_scalar(f"train/{name}", value, done * block[0].steps_per_iteration)
+
+    def say(self, text: str) -> None:
+        """A warning on stderr, above the progress line."""
+        if is_writer():
+            tqdm.write(text, file=sys.stderr)
 
     def _speed(
         self, run: Run, iterations: int, found: Mapping[str, float], seconds: float

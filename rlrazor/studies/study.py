@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from rlrazor.types import Metrics
+from jax.typing import ArrayLike
 
 # Whose answers a method learns from: those it is rewarded for, those of others, or its own.
 Family = Literal["reward", "outside", "near"]
+Numbers = Mapping[str, ArrayLike]  # of an iteration, by name; `Metrics` are such
 Columns = Mapping[str, float]  # measured numbers by the name that results.jsonl has for them
 
 
@@ -54,8 +55,15 @@ class Study(Protocol):
     """
 
     title: str  # the name of the study, in every line
-    record: Mapping[str, Any]  # as JSON, all that decides what is learnt; it must be so on resuming
     folder: Path  # of the run: `drive` sets it first of all, for `keep` and who reads what it kept
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """All that decides what is learnt, as JSON has it; a folder is resumed only with the same.
+
+        It stands in run.json.
+        """
+        ...
 
     def plan(self) -> Sequence[Block]:
         """Every block, in an order in which nothing is needed before it exists."""
@@ -65,7 +73,7 @@ class Study(Protocol):
         """The state of a block before its first iteration; its shapes are those of any later."""
         ...
 
-    def advance(self, block: Block, state: Any, done: int) -> tuple[Any, int, Metrics]:
+    def advance(self, block: Block, state: Any, done: int) -> tuple[Any, int, Numbers]:
         """One unit of work that is resumed whole: the state, iterations done, numbers of the way.
 
         It may go as far as the next stop. The numbers are f32[] each, or f32[R] of a block of R

@@ -19,7 +19,16 @@ MAY_IMPORT = {
     "analysis": ("types", "ops"),
     "sampling": ("types", "ops", "tasks.protocol"),
     "evaluation": ("types", "ops", "tasks.protocol", "sampling"),
-}
+    "policies": (
+        "types", "ops", "models", "sampling", "tasks.protocol", "runtime.mesh",
+        "runtime.partition",
+    ),
+    "methods": ("types", "ops", "losses", "policies", "sampling", "tasks.protocol", "training"),
+    "studies": (
+        "types", "lines", "ops", "losses", "models", "training", "tasks.protocol", "sampling",
+        "evaluation", "runtime", "policies", "methods",
+    ),
+}  # fmt: skip
 COMPILING_KEYWORDS = {"in_shardings", "out_shardings", "donate_argnums", "donate_argnames"}
 COMPILING_NAMES = {"jit", "pjit", "pmap", "shard_map", "device_put", "NamedSharding"}
 MESH = Path("rlrazor/runtime/mesh.py")
@@ -124,6 +133,10 @@ def test_nothing_runs_text_or_foreign_bytes_as_code():
         ("rlrazor/types.py", "import rlrazor.ops.kl", True),
         ("rlrazor/evaluation/retention.py", "from rlrazor.tasks.protocol import Verdict", False),
         ("rlrazor/evaluation/retention.py", "from rlrazor.tasks.parity import verifier", True),
+        ("rlrazor/studies/drive.py", "from rlrazor.tasks.protocol import Task", False),
+        ("rlrazor/studies/drive.py", "from rlrazor.tasks.parity import verifier", True),
+        ("rlrazor/studies/drive.py", "from rlrazor.analysis import report", True),
+        ("rlrazor/methods/grpo.py", "from rlrazor.runtime.mesh import make_mesh", True),
         ("rlrazor/runtime/mesh.py", "from experiments import cli", True),
         ("configs/a.py", "from configs import razor_parity", False),
         ("configs/a.py", "import rlrazor", True),

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from experiments.parity.bases import training_data
 from experiments.parity.data import ParityData, Split
-from experiments.parity.plan import PlannedRun
+from experiments.parity.plan import SweepRun
 from experiments.parity.programs import build_programs
 from rlrazor.models.mlp import MLP
 from rlrazor.runtime.mesh import compile_once, replicate, shard_runs
@@ -36,7 +36,7 @@ def make_sweep(
     started: dict[str, tuple[Any, Any]] = {}
 
     def start(arm: str) -> tuple[Any, Any]:
-        planned = [PlannedRun(arm, 0, 0, learning_rate, "constant", 1)] * runs
+        planned = [SweepRun(arm, 0, 0, learning_rate, "constant", 1)] * runs
         run: Any = programs.place(planned, keys)
         # Seeds of their own: no run profits from images that another has just read.
         run = run.replace(seed=shard_runs(jnp.arange(len(run.seed), dtype=jnp.int32), mesh))

@@ -21,6 +21,7 @@ from rlrazor.losses.simpo import simpo
 from rlrazor.losses.soft_cross_entropy import soft_cross_entropy
 from rlrazor.ops.advantages import centred, standardised
 from rlrazor.ops.logprobs import token_logprobs
+from rlrazor.studies.study import Family
 from rlrazor.tasks.parity.labels import first_correct, oracle_log_probs
 from rlrazor.tasks.parity.verifier import judge
 
@@ -42,32 +43,55 @@ Loss = Callable[[jax.Array, Batch, jax.Array], jax.Array]  # (log_policy f32[B, 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
+    label: str  # as reports print it
+    family: Family
     loss: str  # a name in `build_losses`
     teacher: str | None = None  # whose labels it reads, one of TEACHERS
     anchor: str | None = None  # a name in ANCHORS
     reads_base: bool = False  # needs the base's (or an RL teacher's) answer to every image
     knobs: dict[str, str] = dataclasses.field(default_factory=dict)  # its line in results.jsonl
+    roles: str = ""  # its parts in comparisons; an arm with an anchor stands for no family
 
 
 NO_STD, STD = {"advantage_norm": "none"}, {"advantage_norm": "std"}
 ARMS = {
-    "sft1": Arm("nll", "fixed_digit"),
-    "sft2": Arm("nll", "random_pair"),
-    "oracle": Arm("nll", "oracle", reads_base=True, knobs={"oracle": "sampled"}),
-    "oracle_soft": Arm("oracle_soft", reads_base=True, knobs={"oracle": "soft"}),
-    "grpo": Arm("grpo", knobs=NO_STD),
-    "grpo_std": Arm("grpo_std", knobs=STD),
-    "grpo_kl": Arm("grpo", anchor="kl_policy_base", reads_base=True, knobs=NO_STD),
-    "grpo_std_kl": Arm("grpo_std", anchor="kl_policy_base", reads_base=True, knobs=STD),
-    "reinforce": Arm("reinforce"),
-    "simpo": Arm("simpo", "random_pair"),
-    "distilled": Arm("nll", "distilled", reads_base=True),
-    "self_sft": Arm("nll", "self_sft", reads_base=True),
-    "iterative_sft": Arm("iterative_sft"),
-    "dft": Arm("dft", "random_pair"),
-    "sft_kl_base_policy": Arm("nll", "random_pair", anchor="kl_base_policy", reads_base=True),
-    "sft_kl_policy_base": Arm("nll", "random_pair", anchor="kl_policy_base", reads_base=True),
-}
+    "sft1": Arm("SFT-1", "outside", "nll", "fixed_digit", roles="plain"),
+    "sft2": Arm("SFT-2", "outside", "nll", "random_pair", roles="plain"),
+    "oracle": Arm(
+        "Oracle SFT, sampled", "near", "nll", "oracle",
+        reads_base=True, knobs={"oracle": "sampled"}, roles="oracle",
+    ),
+    "oracle_soft": Arm(
+        "Oracle SFT, soft", "near", "oracle_soft",
+        reads_base=True, knobs={"oracle": "soft"}, roles="oracle_soft",
+    ),
+    "grpo": Arm("GRPO", "reward", "grpo", knobs=NO_STD, roles="plain two_sided unnormalised"),
+    "grpo_std": Arm(
+        "GRPO, std-normalised", "reward", "grpo_std", knobs=STD, roles="plain normalised"
+    ),
+    "grpo_kl": Arm(
+        "GRPO + KL penalty", "reward", "grpo",
+        anchor="kl_policy_base", reads_base=True, knobs=NO_STD,
+    ),
+    "grpo_std_kl": Arm(
+        "GRPO, std + KL penalty", "reward", "grpo_std",
+        anchor="kl_policy_base", reads_base=True, knobs=STD,
+    ),
+    "reinforce": Arm("1-0 REINFORCE", "reward", "reinforce", roles="plain one_sided"),
+    "simpo": Arm("SimPO", "outside", "simpo", "random_pair", roles="two_sided"),
+    "distilled": Arm("SFT distilled from RL", "near", "nll", "distilled", reads_base=True),
+    "self_sft": Arm("Self-SFT, frozen samples", "near", "nll", "self_sft", reads_base=True),
+    "iterative_sft": Arm("Iterative SFT", "near", "iterative_sft"),
+    "dft": Arm("DFT", "outside", "dft", "random_pair"),
+    "sft_kl_base_policy": Arm(
+        "SFT + KL(base‖policy)", "outside", "nll", "random_pair",
+        anchor="kl_base_policy", reads_base=True,
+    ),
+    "sft_kl_policy_base": Arm(
+        "SFT + KL(policy‖base)", "outside", "nll", "random_pair",
+        anchor="kl_policy_base", reads_base=True,
+    ),
+}  # fmt: skip
 # The choices that the paper leaves open and its replications make differently: the arm that each
 # value of `config.advantage_norm` and `config.oracle` stands for.
 VARIANTS = {

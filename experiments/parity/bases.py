@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from experiments.parity.arms import ARMS, TEACHERS, Batch
 from experiments.parity.data import ParityData
-from experiments.parity.plan import PlannedRun, run_arrays
+from experiments.parity.plan import SweepRun, run_arrays
 from rlrazor.losses.nll import nll
 from rlrazor.ops.logprobs import token_logprobs
 from rlrazor.runtime.mesh import compile_once, map_runs, pad_runs, replicate, shard_runs
@@ -71,7 +71,7 @@ def pretrain(
         return init_state(params, optimizer(run), key)
 
     planned = [
-        PlannedRun("base", seed, epochs, config.base.learning_rate, "cosine", epochs)
+        SweepRun("base", seed, epochs, config.base.learning_rate, "cosine", epochs)
         for seed, epochs in keys
     ]
     run = run_arrays(planned, arms=["base"], bases=keys, warmup_steps=0, steps_per_epoch=steps)

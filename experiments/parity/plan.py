@@ -20,7 +20,7 @@ COUNTS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class PlannedRun:
+class SweepRun:
     arm: str
     seed: int
     base_epochs: int
@@ -80,7 +80,7 @@ def check_config(config: Any, known_arms: list[str]) -> None:
             )
 
 
-def plan_runs(config: Any, known_arms: list[str]) -> list[PlannedRun]:
+def plan_runs(config: Any, known_arms: list[str]) -> list[SweepRun]:
     """Every run, those of equal length together, because a program trains runs of one shape."""
     check_config(config, known_arms)
     sweep = config.sweep
@@ -104,7 +104,7 @@ def plan_runs(config: Any, known_arms: list[str]) -> list[PlannedRun]:
     # At a constant rate, fewer epochs are the first part of more, to the bit: one run, with its
     # checkpoints, stands for all of them.
     runs = [
-        PlannedRun(arm, seed, base_epochs, rate, schedule, epochs)
+        SweepRun(arm, seed, base_epochs, rate, schedule, epochs)
         for epochs, seed, (arm, base_epochs), rate, schedule in itertools.product(
             sorted(sweep.epochs), range(sweep.seeds), cells, rates, sweep.schedules
         )
@@ -120,7 +120,7 @@ def plan_runs(config: Any, known_arms: list[str]) -> list[PlannedRun]:
     return runs
 
 
-def split_blocks(runs: list[PlannedRun], runs_per_block: int) -> list[list[PlannedRun]]:
+def split_blocks(runs: list[SweepRun], runs_per_block: int) -> list[list[SweepRun]]:
     """Runs that train side by side: equally many steps, and at most `runs_per_block` of them."""
     blocks = []
     for _, group in itertools.groupby(runs, key=lambda run: run.epochs):
@@ -130,13 +130,13 @@ def split_blocks(runs: list[PlannedRun], runs_per_block: int) -> list[list[Plann
     return blocks
 
 
-def base_keys(runs: list[PlannedRun]) -> list[tuple[int, int]]:
+def base_keys(runs: list[SweepRun]) -> list[tuple[int, int]]:
     """The distinct bases (seed, epochs) that the runs start from."""
     return sorted({(run.seed, run.base_epochs) for run in runs})
 
 
 def run_arrays(
-    runs: list[PlannedRun],
+    runs: list[SweepRun],
     *,
     arms: list[str],
     bases: list[tuple[int, int]],

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from experiments.parity.arms import ARMS, make_arm_loss
 from experiments.parity.bases import gather
 from experiments.parity.measure import make_measure
-from experiments.parity.plan import PlannedRun, run_arrays
+from experiments.parity.plan import SweepRun, run_arrays
 from rlrazor.runtime.mesh import map_runs, pad_runs, shard_runs
 from rlrazor.training.state import TrainState, init_state
 from rlrazor.training.sweep import Run, make_chunk, run_optimizer
@@ -25,7 +25,7 @@ class Programs:
     initial: Callable[..., Any]  # (run[R], None, base params[K]) -> TrainState[R]
     train: Callable[..., Any]  # (run[R], state[R], data) -> (state[R], metrics[R]), donating
     measure: Callable[..., Any]  # (run[R], state[R], evaluation data) -> metrics[R]
-    place: Callable[[list[PlannedRun], list[tuple[int, int]]], Run]  # (runs, bases) -> run[R]
+    place: Callable[[list[SweepRun], list[tuple[int, int]]], Run]  # (runs, bases) -> run[R]
     chunk_steps: int  # steps between two checkpoints
     steps_per_epoch: int
 
@@ -64,7 +64,7 @@ def build_programs(model: Any, config: Any, mesh: Mesh, *, examples: int) -> Pro
         key = jax.random.fold_in(jax.random.key(run.seed), 1)
         return init_state(params, run_optimizer(run, **config.optimizer), key)
 
-    def place(planned: list[PlannedRun], bases: list[tuple[int, int]]) -> Run:
+    def place(planned: list[SweepRun], bases: list[tuple[int, int]]) -> Run:
         arrays = run_arrays(
             planned,
             arms=list(ARMS),
@@ -96,7 +96,7 @@ def train_teachers(
     """Trains an RL policy from each base, whose samples the distilled arm imitates."""
     teacher = config.teacher
     planned = [
-        PlannedRun(teacher.arm, seed, epochs, teacher.learning_rate, "constant", teacher.epochs)
+        SweepRun(teacher.arm, seed, epochs, teacher.learning_rate, "constant", teacher.epochs)
         for seed, epochs in keys
     ]
     run = programs.place(planned, keys)

@@ -1,106 +1,150 @@
-"""The whole parity study: bases, sweep, measurements, results.jsonl; interrupted at will."""
+"""The parity study as one loop drives it: bases, a sweep in blocks, and what is measured of it."""
 
+import dataclasses
 import functools
-import time
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from tqdm import tqdm
+import jax.numpy as jnp
+import numpy as np
 
 from experiments.parity.arms import ARMS
 from experiments.parity.bases import add_distilled, pretrain, training_data
 from experiments.parity.data import ParityData, check_sizes
-from experiments.parity.lines import result_lines
+from experiments.parity.lines import study_run
 from experiments.parity.measure import evaluation_data
 from experiments.parity.plan import base_keys, plan_runs, split_blocks
 from experiments.parity.programs import build_programs, train_teachers
 from experiments.parity.trajectory import plan_trajectories, record_trajectories
 from rlrazor.models.mlp import MLP
-from rlrazor.runtime.checkpoint import Checkpoints
 from rlrazor.runtime.mesh import make_mesh, replicate
-from rlrazor.runtime.metrics import write_tensorboard
-from rlrazor.runtime.workdir import ResultsFile
+from rlrazor.studies.study import Block, Columns, Numbers
+from rlrazor.training.state import TrainState
+from rlrazor.training.sweep import Run as RunArrays
+from rlrazor.types import Params
 
 # Config fields that say how a study runs and leave every number as it is.
 OPERATIONAL = ("checkpoint_every_seconds", "data_dir", "mesh", "tensorboard")
 
 
-def run_study(config: Any, workdir: Path, data: ParityData) -> None:
-    """Runs or resumes a study in an opened workdir, which gains results.jsonl and the rest.
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """What all runs read, on every device of the mesh."""
 
-    Every number in results.jsonl is a function of config and data alone: after any interruption
-    the same command ends with the same bytes. (Wall-clock seconds therefore stay out of it.)
+    bases: Params  # leaves [K, ...]
+    training: dict[str, Any]  # see parity/bases.py
+    evaluation: dict[str, Any]  # see parity/measure.py
+
+
+class ParityStudy:
+    """A study as `rlrazor.studies.study.Study` describes it; a block is up to 64 runs.
+
+    An iteration is the steps between two checkpoints. Every number is a function of config and
+    data alone.
     """
-    mesh = make_mesh(**config.mesh)
-    check_sizes(config, data)
-    runs = plan_runs(config, list(ARMS))
-    with_trajectories = [*runs, *plan_trajectories(config)]
-    keys = base_keys(with_trajectories)
-    blocks = split_blocks(runs, config.runs_per_block)
-    model = MLP(widths=tuple(config.model.widths), classes=10)
-    programs = build_programs(model, config, mesh, examples=len(data.new_train.labels))
 
-    base_params = pretrain(model, data, keys, config, mesh)
-    arrays = training_data(model, base_params, data, keys, config)
-    views = evaluation_data(model, base_params, data, config)
-    bases, views = replicate((base_params, views), mesh)
-    if any(run.arm == "distilled" for run in with_trajectories):
-        teachers = train_teachers(programs, config, keys, bases, replicate(arrays, mesh))
-        arrays = add_distilled(model, arrays, teachers, keys)
-    arrays = replicate(arrays, mesh)
-    lines_of = functools.partial(
-        result_lines,
-        config=config,
-        programs=programs,
-        data=data,
-        weights=sum(leaf[0].size for leaf in jax.tree.leaves(base_params) if leaf.ndim == 3),
-    )
+    title = "razor_parity"
 
-    positions = [
-        (index, chunk)
-        for index, block in enumerate(blocks)
-        for chunk in range(block[0].epochs * config.checkpoints_per_epoch)
-    ]
-    work = [len(blocks[index]) for index, _ in positions]
+    def __init__(self, config: Any, data: ParityData):
+        self.config, self.data, self.folder = config, data, Path()
+        everything = config.to_dict()
+        self.record = {n: value for n, value in everything.items() if n not in OPERATIONAL}
+        self.mesh = make_mesh(**config.mesh)
+        check_sizes(config, data)
+        self.model = MLP(widths=tuple(config.model.widths), classes=10)
+        runs = plan_runs(config, list(ARMS))
+        self.sweep = {run.name: run for run in runs}
+        with_trajectories = [*runs, *plan_trajectories(config)]
+        self.keys = base_keys(with_trajectories)
+        self.distils = any(run.arm == "distilled" for run in with_trajectories)
+        self.images = len(data.new_train.labels)
+        self.programs = build_programs(self.model, config, self.mesh, examples=self.images)
 
-    def fresh(index: int) -> Any:
-        return programs.initial(programs.place(blocks[index], keys), None, bases)
+    def plan(self) -> Sequence[Block]:
+        inputs = jax.ShapeDtypeStruct((1, self.data.new_train.inputs.shape[-1]), jnp.float32)
+        shapes = jax.eval_shape(self.model.init, jax.random.key(0), inputs)
+        weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes) if leaf.ndim == 2)
+        return [
+            [
+                study_run(
+                    run,
+                    self.config,
+                    steps=self.programs.chunk_steps,
+                    weights=weights,
+                    images=self.images,
+                )
+                for run in block
+            ]
+            for block in split_blocks([*self.sweep.values()], self.config.runs_per_block)
+        ]
 
-    results = ResultsFile(workdir / "results.jsonl")
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    restored = checkpoints.restore_newest(lambda note: fresh(positions[note["position"] - 1][0]))
-    state, note = restored or (None, {"position": 0, "bytes": 0})
-    results.cut(note["bytes"])
-    recorded = results.read()
-    saved_at = time.monotonic()
-    with tqdm(
-        total=sum(work),
-        initial=sum(work[: note["position"]]),
-        desc=f"{len(runs)} runs",
-        unit=" checkpoints",
-        smoothing=0.05,
-    ) as bar:
-        for position in range(note["position"], len(positions)):
-            index, chunk = positions[position]
-            block = blocks[index]
-            run = programs.place(block, keys)
-            state, trained = programs.train(run, fresh(index) if chunk == 0 else state, arrays)
-            measured = programs.measure(run, state, views)
-            lines = lines_of(block, chunk, *jax.device_get((trained, measured)))
-            size = results.append(lines)
-            recorded += lines
-            bar.update(work[position])
-            done = position + 1 == len(positions)
-            # Before the checkpoint, after which nobody would come back to this block.
-            if config.tensorboard and (done or positions[position + 1][0] != index):
-                names = {run.name for run in block}
-                of_block = [line for line in recorded if line["run"] in names]
-                write_tensorboard(of_block, workdir / "tensorboard")
-            if done or time.monotonic() - saved_at >= config.checkpoint_every_seconds:
-                checkpoints.save(position + 1, state, {"position": position + 1, "bytes": size})
-                saved_at = time.monotonic()
-    checkpoints.close()
-    record_trajectories(
-        model, config, programs, keys, bases, arrays, data, mesh, workdir / "trajectory.jsonl"
-    )
+    @functools.cached_property
+    def shared(self) -> Shared:
+        """The bases and all that follows from them, made when the first block begins."""
+        model, data, keys, config = self.model, self.data, self.keys, self.config
+        params = pretrain(model, data, keys, config, self.mesh)
+        training = training_data(model, params, data, keys, config)
+        views = evaluation_data(model, params, data, config)
+        bases, views = replicate((params, views), self.mesh)
+        if self.distils:
+            on_devices = replicate(training, self.mesh)
+            teachers = train_teachers(self.programs, config, keys, bases, on_devices)
+            training = add_distilled(model, training, teachers, keys)
+        return Shared(bases, replicate(training, self.mesh), views)
+
+    def _arrays(self, block: Block) -> RunArrays:  # leaves [R]
+        return self.programs.place([self.sweep[run.name] for run in block], self.keys)
+
+    def begin(self, block: Block) -> TrainState:
+        return self.programs.initial(self._arrays(block), None, self.shared.bases)
+
+    def advance(
+        self, block: Block, state: TrainState, done: int
+    ) -> tuple[TrainState, int, Numbers]:
+        """The steps to the next checkpoint; ValueError where a run diverged, if so configured."""
+        state, trained = self.programs.train(self._arrays(block), state, self.shared.training)
+        trained = jax.device_get(trained)
+        finite, loss = (trained[name][: len(block)] for name in ("finite", "loss"))
+        diverged = [run for run, well in zip(block, finite, strict=True) if not well]
+        if diverged and self.config.on_divergence == "stop":
+            raise ValueError(
+                f"run {diverged[0].name} met a loss or weight that is not finite by step "
+                f"{(done + 1) * self.programs.chunk_steps}; every earlier line is kept. Lower "
+                "config.sweep.learning_rates.high, or set config.on_divergence='mark' to record "
+                "such runs as diverged and go on (in another workdir)"
+            )
+        return state, done + 1, {"loss": np.where(finite, loss, np.nan)}
+
+    def measure(self, block: Block, state: TrainState, at: int) -> Sequence[Columns]:
+        views = self.shared.evaluation
+        measured = jax.device_get(self.programs.measure(self._arrays(block), state, views))
+        count = self.config.test_examples
+        return [
+            {
+                "new/count": count,
+                "prior/count": count,
+                **{name: values[row] for name, values in measured.items()},
+                f"prior/{self.data.prior_name}/accuracy": measured["prior/accuracy"][row],
+            }
+            for row in range(len(block))
+        ]
+
+    def keep(self, block: Block, state: TrainState, at: int) -> None:
+        """Nothing: no run starts from another's end, and the policies are small and many."""
+
+    def record_trajectories(self, path: Path) -> None:
+        """Writes trajectory.jsonl, unless it is there already."""
+        record_trajectories(
+            self.model,
+            self.config,
+            self.programs,
+            self.keys,
+            self.shared.bases,
+            self.shared.training,
+            self.data,
+            self.mesh,
+            path,
+        )

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments.parity.data import ParityData
-from experiments.parity.plan import PlannedRun
+from experiments.parity.plan import SweepRun
 from experiments.parity.programs import Programs, training_chunk
 from rlrazor.evaluation.divergence import divergences
 from rlrazor.evaluation.gradients import update_gradient_alignment
@@ -27,10 +27,10 @@ from rlrazor.training.sweep import Run
 from rlrazor.types import Metrics
 
 
-def plan_trajectories(config: Any) -> list[PlannedRun]:
+def plan_trajectories(config: Any) -> list[SweepRun]:
     """One run for each of `config.trajectory.arms`: first seed, constant rate."""
     return [
-        PlannedRun(arm, 0, config.base.epochs, config.trajectory.learning_rate, "constant", 1)
+        SweepRun(arm, 0, config.base.epochs, config.trajectory.learning_rate, "constant", 1)
         for arm in config.trajectory.arms
     ]
 

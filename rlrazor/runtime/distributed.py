@@ -63,6 +63,16 @@ class Job:
         sys.exit(STOPPED)
 
 
+ALONE = Job(0, (socket.gethostname(),), threading.Event())  # in a notebook: heeds no signal
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[Job]:
+    """A run of one process, whose SIGTERM is caught; in the main thread."""
+    with _caught_sigterm() as terminated:
+        yield Job(0, (socket.gethostname(),), terminated)
+
+
 @contextlib.contextmanager
 def start(
     *,

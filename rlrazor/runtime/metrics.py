@@ -1,7 +1,6 @@
 """Numbers of a training run: their means between two checkpoints, and TensorBoard event files."""
 
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from tensorboardX import SummaryWriter
 
 
 def write_tensorboard(lines: list[dict[str, Any]], folder: Path) -> None:
-    """One sub-folder of events for each `run` in the lines, replacing an earlier one.
+    """One sub-folder of events for each `run` in the lines, replacing earlier events in it.
 
     Every number with a slash in its name ("new/accuracy") becomes a scalar at the line's `step`.
     Lines come from the writer's results file: other processes have none, and write nothing.
@@ -19,7 +18,8 @@ def write_tensorboard(lines: list[dict[str, Any]], folder: Path) -> None:
     for line in lines:
         by_run.setdefault(line["run"], []).append(line)
     for run, of_run in by_run.items():
-        shutil.rmtree(folder / run, ignore_errors=True)
+        for earlier in (folder / run).glob("events.*"):
+            earlier.unlink()
         with SummaryWriter(logdir=str(folder / run)) as writer:
             for line in of_run:
                 for name, value in line.items():

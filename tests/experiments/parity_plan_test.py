@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from configs.razor_parity import get_config
-from experiments.parity.arms import ARMS, VARIANTS
-from experiments.parity.lines import hyperparameters, training_flops
+from experiments.parity.arms import ARMS, ON_POLICY_LOSSES, VARIANTS
+from experiments.parity.lines import hyperparameters, study_run, training_flops
 from experiments.parity.plan import (
     COUNTS,
-    PlannedRun,
+    SweepRun,
     base_keys,
     learning_rates,
     plan_runs,
@@ -52,7 +52,7 @@ def test_every_combination_once(config):
     arms = [("sft1", 5), ("grpo", 5), ("grpo_std", 5), ("oracle", 2), ("oracle_soft", 2)]
     schedules = [("cosine", 1), ("cosine", 2), ("constant", 2)]
     expected = {
-        PlannedRun(arm, seed, base_epochs, rate, schedule, epochs)
+        SweepRun(arm, seed, base_epochs, rate, schedule, epochs)
         for (arm, base_epochs), seed, rate, (schedule, epochs) in itertools.product(
             arms, range(2), (3e-6, 1e-3), schedules
         )
@@ -64,7 +64,7 @@ def test_every_combination_once(config):
 
 
 def test_names_tell_runs_apart_and_are_good_folder_names(config):
-    run = PlannedRun("sft1", 3, 5, 3e-6, "cosine", 2)
+    run = SweepRun("sft1", 3, 5, 3e-6, "cosine", 2)
     assert run.name == "sft1-lr3e-06-cosine-e2-b5-s3"
     assert all(name.replace("-", "").replace("_", "").replace(".", "").isalnum()
                for name in (r.name for r in plan_runs(config, KNOWN)))  # fmt: skip
@@ -181,7 +181,7 @@ LINES = {
 def test_every_arm_records_its_own_knobs_and_null_for_the_rest(config):
     assert set(LINES) == set(ARMS)
     for arm, knobs in LINES.items():
-        run = PlannedRun(arm, 0, 5, 1e-4, "cosine", 2)
+        run = SweepRun(arm, 0, 5, 1e-4, "cosine", 2)
         sweep = {"learning_rate": 1e-4, "schedule": "cosine", "epochs": 2, "base_epochs": 5}
         assert hyperparameters(run, config) == sweep | NONE | knobs
 
@@ -191,7 +191,33 @@ def test_flops_by_hand():
     counts = {"weights": 10, "examples": 3, "images": 100, "teacher_examples": 7}
     by_arm = {arm: training_flops(arm, **counts) for arm in ARMS}
     for arm in ("sft1", "sft2", "grpo", "reinforce", "simpo", "dft", "iterative_sft"):
-        assert by_arm[arm] == 6 * 10 * 3
+        assert by_arm[arm] == (6 * 10 * 3, 0, 0)
     for arm in ("oracle", "oracle_soft", "self_sft", "grpo_kl", "sft_kl_base_policy"):
-        assert by_arm[arm] == 6 * 10 * 3 + 2 * 10 * 100
-    assert by_arm["distilled"] == 6 * 10 * 3 + 2 * 10 * 100 + 6 * 10 * 7
+        assert by_arm[arm] == (6 * 10 * 3, 2 * 10 * 100, 0)
+    assert by_arm["distilled"] == (6 * 10 * 3, 2 * 10 * 100, 6 * 10 * 7)
+
+
+def test_a_run_of_the_study_says_what_the_config_means(config):
+    """Two epochs of four checkpoints, 9 steps each."""
+    config.checkpoints_per_epoch, config.batch_size, config.teacher.epochs = 4, 16, 3
+    run = study_run(
+        SweepRun("distilled", 1, 5, 1e-4, "cosine", 2), config, steps=9, weights=10, images=100
+    )
+    assert (run.iterations, run.stops) == (8, (1, 2, 3, 4, 5, 6, 7, 8))
+    assert (run.steps_per_iteration, run.updates_per_iteration) == (9, 9)
+    assert run.flops_per_iteration == 6 * 10 * 9 * 16
+    assert run.flops_before == 2 * 10 * 100
+    assert run.flops_teacher == 6 * 10 * 3 * 4 * 9 * 16
+    assert (run.family, run.label, run.roles) == ("near", "SFT distilled from RL", "")
+    assert run.hyperparameters["epochs"] == 2
+
+
+def test_arms_that_compare_families_have_no_anchor():
+    """Of a penalty on KL, nothing about on-policy data follows."""
+    plain = {name for name, arm in ARMS.items() if "plain" in arm.roles}
+    assert plain == {"sft1", "sft2", "grpo", "grpo_std", "reinforce"}
+    families = {arm.family for arm in ARMS.values()}
+    assert families == {"reward", "outside", "near"}
+    for arm in ARMS.values():
+        samples = arm.loss in ON_POLICY_LOSSES and arm.loss != "iterative_sft"
+        assert samples == (arm.family == "reward")

@@ -16,7 +16,7 @@ from experiments.parity.arms import ARMS, TEACHERS
 from experiments.parity.bases import add_distilled, gather, pretrain, training_data
 from experiments.parity.data import check_sizes, load_parity_data
 from experiments.parity.measure import evaluation_data, make_measure
-from experiments.parity.plan import PlannedRun, plan_runs
+from experiments.parity.plan import SweepRun, plan_runs
 from experiments.parity.programs import build_programs, train_teachers
 from rlrazor.models.mlp import MLP
 from rlrazor.runtime.mesh import compile_once, make_mesh, replicate
@@ -33,7 +33,9 @@ EVERY_TASK = (
     "activation_l1", "activation_l2", "cka", "cknna",
 )  # fmt: skip
 COLUMNS = {
-    "run", "arm", "seed", "step", "final", "diverged", "hyperparameters", "flops", "train/loss",
+    "schema", "study", "run", "arm", "method", "variant", "family", "label", "roles", "seed",
+    "base", "step", "updates", "final", "diverged", "hyperparameters", "flops", "flops_teacher",
+    "train/loss",
     "prior/permuted_digits/accuracy",
     *(f"{task}/{name}" for task in ("new", "prior") for name in EVERY_TASK),
     *(f"weights/{n}" for n in ("l1", "l2", "fisher_l2", "spectral_norm", "rank", "sparsity")),
@@ -62,6 +64,9 @@ def test_every_line_has_every_column(lines):
         assert set(line) == COLUMNS
         assert line["hyperparameters"]["learning_rate"] == 1e-2
         assert not line["diverged"]
+        assert (line["study"], line["updates"]) == ("razor_parity", line["step"])
+        arm = ARMS[line["arm"]]
+        assert (line["label"], line["family"], line["roles"]) == (arm.label, arm.family, arm.roles)
         assert (line["new/count"], line["prior/count"]) == (40, 40)
         numbers = {k: v for k, v in line.items() if "/" in k}
         assert all(isinstance(v, int | float) for v in numbers.values()), line
@@ -83,8 +88,10 @@ def test_numbers_are_consistent(lines):
         assert line["weights/l2"] <= line["weights/l1"]
         assert line["weights/spectral_norm"] <= line["weights/l2"] * (1 + 1e-6)
         weights = 65 * 8 + 8 * 10
-        extra = 2 * 1297 + 6 * 40 * 32 if line["arm"] == "distilled" else 0
-        assert line["flops"] == weights * (6 * 32 * line["step"] + extra)
+        distils = line["arm"] == "distilled"
+        labelling, teaching = (2 * 1297, 6 * 40 * 32) if distils else (0, 0)
+        assert line["flops"] == weights * (6 * 32 * line["step"] + labelling)
+        assert line["flops_teacher"] == weights * teaching
     assert all(len(values) == 1 for values in bases.values())
     assert len(set.union(*bases.values())) == 6  # every seed draws a base of its own
 
@@ -381,7 +388,7 @@ def steps_of(build, base, arrays, mesh):
 
     def run(**changes):
         _, built = build(**changes)
-        run = built.place([PlannedRun("sft2", 0, 2, 1e-2, "cosine", 2)], [(0, 2)])
+        run = built.place([SweepRun("sft2", 0, 2, 1e-2, "cosine", 2)], [(0, 2)])
         state = built.initial(run, None, replicate(base, mesh))
         chex.assert_trees_all_equal(state.params, base)
         state, _ = built.train(run, state, replicate(arrays, mesh))

@@ -11,6 +11,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import re
 import runpy
 import signal
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+PROGRESS = re.compile(r"\d+/\d+ \[.*iterations")  # what a bar says
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     [
@@ -39,7 +41,7 @@ class Ended:
     def sentence(self) -> str:
         """The one line on stderr, progress bars aside."""
         lines = [line.split("\r")[-1] for line in self.stderr.splitlines()]
-        lines = [line for line in lines if line.strip() and "checkpoints/s]" not in line]
+        lines = [line for line in lines if line.strip() and not PROGRESS.search(line)]
         assert len(lines) == 1, self.stderr
         return lines[0]
 

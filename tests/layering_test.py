@@ -18,8 +18,17 @@ MAY_IMPORT = {
     "models": ("types", "ops", "runtime.tensor_files", "runtime.hub"),
     "analysis": ("types", "ops"),
     "sampling": ("types", "ops", "tasks.protocol"),
+    "policies": ("types", "ops", "models", "sampling", "tasks.protocol", "runtime.mesh"),
     "evaluation": ("types", "ops", "tasks.protocol", "sampling"),
-}
+    "methods": (
+        "types", "ops", "losses", "policies", "sampling", "tasks.protocol", "training",
+        "models.value_head",
+    ),
+    "studies": (
+        "types", "ops", "losses", "policies", "sampling", "tasks.protocol", "training", "models",
+        "methods", "evaluation", "runtime",
+    ),
+}  # fmt: skip
 COMPILING_KEYWORDS = {"in_shardings", "out_shardings", "donate_argnums", "donate_argnames"}
 COMPILING_NAMES = {"jit", "pjit", "pmap", "shard_map", "device_put", "NamedSharding"}
 MESH = Path("rlrazor/runtime/mesh.py")

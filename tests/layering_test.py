@@ -19,14 +19,18 @@ MAY_IMPORT = {
     "analysis": ("types", "ops"),
     "sampling": ("types", "ops", "tasks.protocol"),
     "evaluation": ("types", "ops", "tasks.protocol", "sampling"),
-    "policies": (
-        "types", "ops", "models", "sampling", "tasks.protocol", "runtime.mesh",
-        "runtime.partition",
+    "policies": ("types", "ops", "models", "sampling", "tasks.protocol", "runtime.mesh"),
+    "methods": (
+        "types", "ops", "losses", "policies", "sampling", "tasks.protocol", "training",
+        "models.value_head",
     ),
-    "methods": ("types", "ops", "losses", "policies", "sampling", "tasks.protocol", "training"),
     "studies": (
         "types", "lines", "ops", "losses", "models", "training", "tasks.protocol", "sampling",
         "evaluation", "runtime", "policies", "methods",
+    ),
+    "api": (
+        "types", "lines", "ops", "models", "policies", "methods", "sampling", "studies", "runtime",
+        "tasks.protocol", "tasks.questions", "analysis",
     ),
 }  # fmt: skip
 COMPILING_KEYWORDS = {"in_shardings", "out_shardings", "donate_argnums", "donate_argnames"}

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from flax import struct
 from rlrazor.policies.policy import Policy
 from rlrazor.types import Metrics, Params, Rows
 
+Value = TypeVar("Value")
 Family = Literal["reward", "outside", "near"]
 Reader = Literal["base", "teacher", "average", "critic"]
 
@@ -26,10 +27,13 @@ class Reads:
 
 
 class Objective(Protocol):
-    """A loss of `rlrazor.losses`, given what it needs of the policy."""
+    """A loss of `rlrazor.losses`, given what it needs of the policy.
+
+    A function of (policy, params, reads, rows) and, as keywords, all of `Method.knobs`.
+    """
 
     def __call__(
-        self, policy: Policy, params: Params, reads: Reads, rows: Rows, **knobs: Any
+        self, policy: Policy, params: Params, reads: Reads, rows: Rows, /, *_: Any, **knobs: Any
     ) -> tuple[jax.Array, Metrics]:
         """The loss f32[], a mean weighted by `Method.weight`; metrics are sums over the rows."""
         ...
@@ -59,12 +63,22 @@ Source = Demonstrations | Pairs | Episodes
 
 @dataclasses.dataclass(frozen=True)
 class Passes:
-    """Forward passes over a row beside the update's: what FLOPs and memory are planned from."""
+    """Forward passes over a row beside the update's: what FLOPs and memory are planned from.
+
+    A pair is two rows. `average` reads rows behind an in-context demonstration, which are longer.
+    """
 
     base: int = 0
     teacher: int = 0
     average: int = 0
     policy: int = 0  # of the policy itself, once an iteration
+
+
+def given(value: Value | None, name: str) -> Value:
+    """What a method needs of its rows or reads; ValueError where it is not there."""
+    if value is None:
+        raise ValueError(f"{name} is None, and the method's objective needs it")
+    return value
 
 
 def tokens(rows: Rows) -> jax.Array:
@@ -92,8 +106,10 @@ class Method:
     objective: Objective
     knobs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     weight: Callable[[Rows], jax.Array] = tokens  # what the loss is a mean over
-    # Once an iteration, before its first update: fills fields of the rows.
+    # Once an iteration, before its first update: fills fields of the rows. A row's are its own, so
+    # that rows may be prepared a few at a time.
     prepare: Callable[..., Rows] | None = None  # (policy, params, reads, rows, **knobs)
+    normalise: Callable[[Rows], Rows] | None = None  # then, over all rows of the iteration together
     # f32[P, G] rewards of the samples of each prompt -> f32[P, G]; None: the objective needs none.
     advantage: Callable[[jax.Array], jax.Array] | None = None
     passes: Passes = Passes()
@@ -103,12 +119,31 @@ class Method:
     epochs: int = 1  # over the rows of an iteration
 
     def tuned(self, **changes: Any) -> "Method":
-        """With other knobs; ValueError for a name that the objective does not have."""
-        unknown = [name for name in changes if name not in self.knobs]
+        """With other knobs, or another `critic`, `average_decay` or `epochs` where it has one.
+
+        ValueError for a name that the method does not have.
+        """
+        fields = {"epochs"} | {name for name in ("critic", "average_decay") if getattr(self, name)}
+        unknown = [name for name in changes if name not in fields.union(self.knobs)]
         if unknown:
-            known = ", ".join(sorted(self.knobs)) or "none"
+            known = ", ".join(sorted(fields.union(self.knobs)))
             raise ValueError(f"{self.name} has no knob {unknown[0]!r}; it has {known}")
-        return dataclasses.replace(self, knobs={**self.knobs, **changes})
+        own = {name: changes.pop(name) for name in fields & changes.keys()}
+        return dataclasses.replace(self, knobs={**self.knobs, **changes}, **own)
+
+    def prepared(self, policy: Policy, params: Params, reads: Reads, rows: Rows) -> Rows:
+        """The rows as the objective reads them: `prepare`, then `normalise`, as constants."""
+        if self.prepare is not None:
+            rows = self.prepare(policy, params, reads, rows, **self.knobs)
+        if self.normalise is not None:
+            rows = self.normalise(rows)
+        return jax.lax.stop_gradient(rows)
+
+    def loss(
+        self, policy: Policy, params: Params, reads: Reads, rows: Rows
+    ) -> tuple[jax.Array, Metrics]:
+        """The objective with its knobs; differentiable in `params` and `reads.critic`."""
+        return self.objective(policy, params, reads, rows, **self.knobs)
 
     def reads(self, reader: Reader) -> bool:
         """Whether those weights must be in memory."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rlrazor.models.mlp import MLP
+from rlrazor.types import Params
 
 
 class ValueHead(nn.Module):
@@ -27,3 +28,12 @@ class ValueHead(nn.Module):
         rows = hidden.astype(jnp.float32).reshape(-1, hidden.shape[-1])
         values, _ = MLP(widths=self.widths, classes=1, name="mlp")(rows)
         return values.reshape(hidden.shape[:-1])
+
+
+def value_of(
+    params: Params,  # of a ValueHead, whose widths they tell
+    hidden: jax.Array,  # [B, T, D]
+) -> jax.Array:  # f32[B, T]
+    layers = params["params"]["mlp"]
+    widths = [layers[f"Dense_{n}"]["bias"].shape[-1] for n in range(len(layers) - 1)]
+    return ValueHead(widths).apply(params, hidden)  # type: ignore

@@ -21,7 +21,8 @@ OverVocabulary = Callable[..., Any]
 class Reading:
     """A forward pass over rows: states from which each scored token was, or may be, predicted.
 
-    Scored are all tokens behind the shortest prompt, whether the response mask holds them or not.
+    Scored are all tokens behind the prompt, whether the response mask holds them or not; without
+    `Rows.prompt_count`, all but the first.
     """
 
     params: Params
@@ -29,6 +30,8 @@ class Reading:
     tokens: jax.Array  # i32[B, A] what was said next
     place: jax.Array  # i32[B, A] where in the row that token stands; the row's size: nowhere
     size: int = struct.field(pytree_node=False)  # T, tokens of a row
+    # Whether the first scored token is the first behind the prompt, else the second of the row.
+    behind_prompt: bool = struct.field(pytree_node=False, default=False)
 
 
 class Policy(Protocol):
@@ -60,16 +63,22 @@ class Policy(Protocol):
         ...
 
     def logprobs(self, reading: Reading) -> jax.Array:
-        """f32[B, T] log-probability of every scored token, as sampled; 0 elsewhere."""
+        """f32[B, T] log-probability of every scored token, as sampled; 0 elsewhere.
+
+        A token that was said counts as one that is sampled, even where a cut of the vocabulary
+        (top-k, top-p, greedy) would now leave it out.
+        """
         ...
 
     def over_vocabulary(self, fn: OverVocabulary, *readings: Reading) -> Any:
         """fn(*log_probabilities, tokens) of every scored token: a tree of [B, T], 0 elsewhere.
 
         Some tokens at a time, so that [B, T, V] is never in memory. Readings are of the same
-        tokens in the same order, by several parameters or behind several prompts; places and
-        `tokens` are the first one's. At temperature 0 or with a cut of the vocabulary the
-        log-probabilities are -inf where nothing is sampled.
+        tokens in the same order, by several parameters or behind several prompts: the j-th scored
+        token of each is the same. So rows behind another prompt (`Rows.demonstrated`) have in
+        their `prompt_count` all that precedes what both hold. Places and `tokens` are the first
+        one's, and what it does not score is not compared. At temperature 0 or with a cut of the
+        vocabulary the log-probabilities are -inf where nothing is sampled.
         """
         ...
 

@@ -1,0 +1,110 @@
+"""Learning from given answers: likelihood and its relatives, and preferences."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rlrazor.losses.dft import dft as dft_loss
+from rlrazor.losses.dpo import dpo as dpo_loss
+from rlrazor.losses.nll import nll as nll_loss
+from rlrazor.losses.psft import psft as psft_loss
+from rlrazor.losses.simpo import simpo as simpo_loss
+from rlrazor.methods.divergence import logprobs_and_divergence, read_constant
+from rlrazor.methods.method import Reads, given
+from rlrazor.ops.kl import kl
+from rlrazor.ops.masked import masked_mean
+from rlrazor.policies.policy import Policy
+from rlrazor.types import Metrics, Params, Rows
+
+
+def nll(policy: Policy, params: Params, reads: Reads, rows: Rows) -> tuple[jax.Array, Metrics]:
+    """`losses.nll`: SFT, whoever gave the answers."""
+    return nll_loss(logprobs_of(policy, params, rows), rows.mask)
+
+
+def dft(policy: Policy, params: Params, reads: Reads, rows: Rows) -> tuple[jax.Array, Metrics]:
+    """`losses.dft`."""
+    return dft_loss(logprobs_of(policy, params, rows), rows.mask)
+
+
+def psft(
+    policy: Policy, params: Params, reads: Reads, rows: Rows, *, clip_high: float
+) -> tuple[jax.Array, Metrics]:
+    """`losses.psft`: its previous policy is that of the iteration's beginning."""
+    previous = given(rows.old_logprobs, "rows.old_logprobs")
+    return psft_loss(logprobs_of(policy, params, rows), previous, rows.mask, clip_high=clip_high)
+
+
+def with_old_logprobs(policy: Policy, params: Params, reads: Reads, rows: Rows, **_: Any) -> Rows:
+    return dataclasses.replace(rows, old_logprobs=logprobs_of(policy, params, rows))
+
+
+def anchored_nll(
+    policy: Policy, params: Params, reads: Reads, rows: Rows, *, coefficient: float
+) -> tuple[jax.Array, Metrics]:
+    """nll + coefficient KL(base || policy), the exact mean over the demonstrations' tokens."""
+    base = read_constant(policy, given(reads.base, "reads.base"), rows)
+    logprobs, divergence = logprobs_and_divergence(
+        policy,
+        policy.read(params, rows),
+        base,
+        lambda log_policy, log_base: kl(log_base, log_policy),
+    )
+    loss, metrics = nll_loss(logprobs, rows.mask)
+    nats = jnp.sum(jnp.where(rows.mask, divergence, 0.0))
+    loss += coefficient * masked_mean(divergence, rows.mask)
+    return loss, {**metrics, "kl_nats": nats}
+
+
+def simpo(
+    policy: Policy, params: Params, reads: Reads, rows: Rows, *, beta: float, margin: float
+) -> tuple[jax.Array, Metrics]:
+    """`losses.simpo`: a right answer against a wrong one."""
+    rejected = given(rows.rejected, "rows.rejected")
+    return simpo_loss(
+        logprobs_of(policy, params, rows),
+        rows.mask,
+        logprobs_of(policy, params, rejected),
+        rejected.mask,
+        beta=beta,
+        margin=margin,
+    )
+
+
+def dpo(
+    policy: Policy, params: Params, reads: Reads, rows: Rows, *, beta: float
+) -> tuple[jax.Array, Metrics]:
+    """`losses.dpo`: the same, both measured from the base."""
+    rejected = given(rows.rejected, "rows.rejected")
+    return dpo_loss(
+        logprobs_of(policy, params, rows),
+        given(rows.base_logprobs, "rows.base_logprobs"),
+        rows.mask,
+        logprobs_of(policy, params, rejected),
+        given(rejected.base_logprobs, "rows.rejected.base_logprobs"),
+        rejected.mask,
+        beta=beta,
+    )
+
+
+def with_base_logprobs(policy: Policy, params: Params, reads: Reads, rows: Rows, **_: Any) -> Rows:
+    """Of both answers of a pair."""
+    base = given(reads.base, "reads.base")
+
+    def scored(rows: Rows) -> Rows:
+        return dataclasses.replace(rows, base_logprobs=logprobs_of(policy, base, rows))
+
+    rejected = scored(given(rows.rejected, "rows.rejected"))
+    return dataclasses.replace(scored(rows), rejected=rejected)
+
+
+def pairs(rows: Rows) -> jax.Array:
+    """The weight of a mean over pairs, both of whose answers say anything."""
+    rejected = given(rows.rejected, "rows.rejected")
+    return jnp.sum(jnp.any(rows.mask, axis=1) & jnp.any(rejected.mask, axis=1))
+
+
+def logprobs_of(policy: Policy, params: Params, rows: Rows) -> jax.Array:  # f32[B, T]
+    return policy.logprobs(policy.read(params, rows))

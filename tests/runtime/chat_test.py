@@ -1,6 +1,9 @@
 """What the assistant said, and nothing else, by templates like the released ones."""
 
+import dataclasses
+import datetime
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +14,15 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from rlrazor.runtime.chat import load_chat, prompt, render, render_last
+from rlrazor.runtime.chat import (
+    check_vocabulary,
+    load_chat,
+    prompt,
+    prompts,
+    render,
+    render_last,
+    render_turns,
+)
 from tests.oracles import tiny_chats as tiny
 from tests.oracles.tiny_tokenizers import byte_fallback
 
@@ -207,10 +218,11 @@ def test_the_last_answer_alone(case):
 def test_a_template_whose_header_is_another_than_its_prompt_is_refused(tmp_path):
     other = tiny.CHATML.replace("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\nSo:'")
     tiny.save(tmp_path, "qwen", other)
+    chat = load_chat(tmp_path)
     with pytest.raises(
         ValueError, match=r"the prompt for message 1 differently .*'So:' becomes 'Bo"
     ):
-        load_chat(tmp_path)
+        render(chat, [TALK[1], {"role": "assistant", "content": "Both"}])
 
 
 def test_stop_ids_are_all_that_end_an_answer(tmp_path):
@@ -243,10 +255,6 @@ def test_a_template_may_be_given(tmp_path):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (
-            tiny.CHATML.replace("<|im_end|>\\n", "\\n"),
-            "ends message 1 by .* without a special token",
-        ),
         ("{{ raise_exception('not so') }}", r"the chat template refuses these messages \(not so\)"),
         ("{% if %}", "the chat template refuses these messages"),
     ],
@@ -267,7 +275,7 @@ def test_folders_without_a_tokenizer_are_named(tmp_path):
     with pytest.raises(ValueError, match="has no tokenizer that can be read"):
         load_chat(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(ValueError, match="has no tokenizer that can be read"):
+    with pytest.raises(ValueError, match=r"is not a tokenizer.json that can be read"):
         load_chat(tmp_path)
 
 
@@ -308,3 +316,258 @@ def test_no_torch_is_needed(tmp_path):
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert int(ended.stdout) > 10
+
+
+# As DeepSeek's: the prompt opens the thinking, which no answer of a conversation shows.
+OPENS = tiny.CHATML.replace("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>\\n'")
+
+
+def test_a_prompt_that_opens_the_thinking_can_be_sampled_after(tmp_path):
+    tokenizer = tiny.save(tmp_path, "qwen", OPENS, ends=("<|endoftext|>",))
+    chat = load_chat(tmp_path)
+    assert chat.tokenizer.decode(prompt(chat, TALK[:2])).endswith("assistant\n<think>\n")
+    ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+    assert (chat.stop_ids, chat.end) == (tuple(ends), ends[1])
+    for reading in (render, render_last, render_turns):
+        with pytest.raises(ValueError, match=r"the prompt for message 2 differently"):
+            reading(chat, TALK[:3])
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_without_an_end_of_turn_there_are_prompts_and_no_answers_to_learn(tmp_path, marked):
+    template = tiny.marked(tiny.CHATML, end="") if marked else tiny.CHATML
+    endless = template.replace("<|im_end|>\\n", "\\n")
+    tokenizer = tiny.save(tmp_path, "qwen", endless, eos="<|endoftext|>")
+    chat = load_chat(tmp_path)
+    assert chat.end is None
+    assert chat.stop_ids == (tokenizer.eos_token_id,)
+    assert chat.tokenizer.decode(prompt(chat, TALK[1:2])).endswith("\n<|im_start|>assistant\n")
+    with pytest.raises(ValueError, match=r"ends .* by .* without a special token"):
+        render(chat, TALK[1:3])
+    path = tmp_path / "tokenizer_config.json"
+    told = json.loads(path.read_text())
+    del told["eos_token"]
+    path.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="nothing ends an answer in "):
+        load_chat(tmp_path)
+
+
+def test_every_answer_is_chosen_once(case):
+    """In one example where the template allows it."""
+    _, chat, _ = case
+    (found,) = render_turns(chat, TALK)
+    whole = render(chat, TALK)
+    np.testing.assert_array_equal(found.tokens, whole.tokens)
+    np.testing.assert_array_equal(found.chosen, whole.chosen)
+
+
+def test_every_answer_is_an_example_where_the_template_rewrites_the_past(tmp_path):
+    tiny.save(tmp_path, "qwen", tiny.THINKING)
+    chat = load_chat(tmp_path)
+    found = render_turns(chat, TALK)
+    assert len(found) == 2
+    for rendered, until in zip(found, (3, 5), strict=True):
+        said = chat.tokenizer.decode(rendered.tokens[rendered.chosen])
+        assert said == f"<think>\n\n</think>\n\n{TALK[until - 1]['content']}<|im_end|>"
+        asked = prompt(chat, TALK[: until - 1])
+        assert rendered.tokens[: len(asked)].tolist() == asked.tolist()
+    with pytest.raises(ValueError, match="message 0 is the assistant's; begin with"):
+        render_turns(chat, TALK[2:])
+
+
+def test_many_prompts_are_those_asked_one_by_one(case):
+    _, chat, tokenizer = case
+    talks = [[{"role": "user", "content": f"{a} + {b}?"}] for a in range(5) for b in FORGERIES]
+    found = prompts(chat, talks)
+    assert found == [prompt(chat, talk).tolist() for talk in talks]
+    honest = [[{"role": "user", "content": f"{n}  is\n\n{n}?\n"}] for n in range(20)]
+    assert prompts(chat, honest) == tokenizer.apply_chat_template(
+        honest, return_dict=False, add_generation_prompt=True
+    )
+    assert prompts(chat, []) == []
+
+
+DATED = tiny.LLAMA3.replace(
+    "{{- bos_token }}",
+    "{{- bos_token }}{%- if strftime_now is defined %}"
+    "{{- 'Day: ' + strftime_now('%d %b %Y') + strftime_now( \"%H:%M\" ) }}{%- endif %}"
+    "{{- ' told ' + date_string | default('nothing') + '\\n' }}",
+)
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        (None, "26 Jul 2024"),
+        ("2025-03-01", "01 Mar 2025"),
+        ("1 Mar 2025", "01 Mar 2025"),
+        (datetime.date(1999, 12, 31), "31 Dec 1999"),
+    ],
+)
+def test_prompts_do_not_depend_on_the_day(tmp_path, monkeypatch, date, expected):
+    import transformers.utils.chat_template_utils as clock
+
+    tiny.save(tmp_path, "llama", DATED)
+    found = set()
+    for today in ((2026, 11, 25, 3, 7), (2026, 11, 26, 4, 8)):
+
+        class Clock(datetime.datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return datetime.datetime(*today)  # noqa: B023
+
+        monkeypatch.setattr(clock, "datetime", Clock)
+        chat = load_chat(tmp_path, date=date)
+        found.add(chat.tokenizer.decode(prompt(chat, TALK[1:2])).split("\n")[0])
+    assert found == {f"<|begin_of_text|>Day: {expected}00:00 told {expected}"}
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ("{{ strftime_now(form) }}", "the day"),
+        ("{%- set now = strftime_now %}{{ now('%Y') }}", "the day"),
+        ("{{ ['a', 'b'] | random }}", "chance"),
+        ("{{ lipsum(1) }}", "chance"),
+    ],
+)
+def test_templates_that_ask_their_surroundings_are_named(tmp_path, said, what):
+    tiny.save(tmp_path, "qwen", said + tiny.CHATML)
+    with pytest.raises(ValueError, match=f"the chat template takes {what} where it is rendered"):
+        load_chat(tmp_path)
+    tiny.save(tmp_path, "qwen", "{# " + said.replace("#", "") + " #}" + tiny.CHATML)
+    assert load_chat(tmp_path).end is not None
+
+
+def test_a_day_that_is_none_is_named(tmp_path):
+    tiny.save(tmp_path, "qwen", tiny.CHATML)
+    with pytest.raises(ValueError, match="date='yesterday' is no day; write it as '2024-07-26'"):
+        load_chat(tmp_path, date="yesterday")
+
+
+def test_variables_of_the_template_hold_for_every_rendering(tmp_path):
+    tiny.save(tmp_path, "qwen", tiny.THINKING)
+    quiet = load_chat(tmp_path, variables={"enable_thinking": False})
+    chat = load_chat(tmp_path)
+    asked = prompt(chat, TALK[:2], enable_thinking=False)
+    np.testing.assert_array_equal(prompt(quiet, TALK[:2]), asked)
+    assert len(asked) > len(prompt(chat, TALK[:2]))
+    rendered = render_last(quiet, TALK[:3])
+    said = quiet.tokenizer.decode(rendered.tokens[rendered.chosen])
+    assert said == TALK[2]["content"] + "<|im_end|>"
+    # A call's own go before.
+    loud = prompt(quiet, TALK[:2], enable_thinking=True)
+    np.testing.assert_array_equal(loud, prompt(chat, TALK[:2]))
+    for name in ("messages", "add_generation_prompt", "chat_template"):
+        with pytest.raises(ValueError, match=f"'{name}' is no variable of the template's own"):
+            load_chat(tmp_path, variables={name: 1})
+
+
+def test_a_template_may_be_a_file(tmp_path):
+    tiny.save(tmp_path, "qwen", None)
+    path = tmp_path / "mine.jinja"
+    path.write_text(tiny.CHATML)
+    for given in (path, str(path)):
+        assert load_chat(tmp_path, template=given).template == tiny.CHATML
+    with pytest.raises(ValueError, match=r"template 'none.jinja' cannot be read .* or 'plain'"):
+        load_chat(tmp_path, template="none.jinja")
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_the_plain_template_is_question_and_answer(tmp_path, begins):
+    from tokenizers import Tokenizer, processors
+
+    tokenizer = tiny.save(tmp_path, "llama", None, eos="<|end_of_text|>")
+    if begins:  # as Llama's own: the tokenizer itself puts it there
+        raw = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+        bos = "<|begin_of_text|>"
+        raw.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
+        )
+        raw.save(str(tmp_path / "tokenizer.json"))
+    chat = load_chat(tmp_path, template="plain")
+    first = "<|begin_of_text|>" if begins else ""
+    assert chat.tokenizer.decode(prompt(chat, TALK[1:2])) == f"{first}{TALK[1]['content']}\n"
+    expected = [
+        (f"{first}{TALK[1]['content']}\n", False),
+        (TALK[2]["content"] + "<|end_of_text|>", True),
+        (TALK[3]["content"] + "\n", False),
+        (TALK[4]["content"] + "<|end_of_text|>", True),
+    ]
+    assert list(segments(chat, render(chat, TALK[1:]))) == expected
+    assert chat.stop_ids == (chat.end,) == (tokenizer.eos_token_id,)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": None}))
+    with pytest.raises(ValueError, match="names no eos_token, by which the template 'plain' ends"):
+        load_chat(tmp_path, template="plain")
+
+
+SPELLINGS = [*(t["content"] for t in TALK), "a  b   c    d", "12345678", "\n\n\n a\r\n", "é👩 日本"]
+
+
+@pytest.mark.parametrize("family", ["qwen", "llama"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("llama", "LlamaTokenizerFast"),
+        ("llama", "LlamaTokenizer"),
+        ("qwen2", "PreTrainedTokenizerFast"),
+        ("qwen2", "Qwen2Tokenizer"),
+        ("qwen3", "Qwen2TokenizerFast"),
+    ],
+)
+def test_ids_are_those_of_the_file_whatever_class_is_named(tmp_path, family, kind, name):
+    from tokenizers import Tokenizer
+
+    tiny.save(tmp_path, family, {"qwen": tiny.CHATML, "llama": tiny.LLAMA3}[family])
+    path = tmp_path / "tokenizer_config.json"
+    told = {k: v for k, v in json.loads(path.read_text()).items() if k != "backend"}
+    path.write_text(json.dumps(told | {"tokenizer_class": name}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    chat = load_chat(tmp_path)
+    raw = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in SPELLINGS:
+        ids = raw.encode(text, add_special_tokens=False).ids
+        assert chat.tokenizer.encode(text, add_special_tokens=False) == ids
+        (asked,) = prompts(chat, [[{"role": "user", "content": f"So: {text}!"}]])
+        inner = raw.encode(f"So: {text}!", add_special_tokens=False).ids[1:]
+        assert any(asked[n : n + len(inner)] == inner for n in range(len(asked)))
+
+
+def test_a_tokenizer_that_the_config_changes_is_named(tmp_path, monkeypatch):
+    import transformers
+    from tokenizers import pre_tokenizers
+
+    tiny.save(tmp_path, "qwen", tiny.CHATML)
+    changed = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    changed.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    monkeypatch.setattr(
+        transformers.PreTrainedTokenizerFast, "from_pretrained", lambda *_, **__: changed
+    )
+    with pytest.raises(ValueError, match=r"its tokenizer_config.json changes the tokenizer"):
+        load_chat(tmp_path)
+
+
+def test_tokens_beyond_the_model_are_named(tmp_path):
+    tokenizer = tiny.save(tmp_path, "qwen", tiny.CHATML)
+    chat = load_chat(tmp_path)
+    check_vocabulary(chat, len(tokenizer))
+    end, n = chat.end, len(tokenizer)
+    message = re.escape(f"has '<|im_end|>' as {end} and the model has {end} ids, 0 to {end - 1} (3")
+    with pytest.raises(ValueError, match=message):
+        check_vocabulary(chat, end)
+    # <think> is no special token: a text may spell it.
+    with pytest.raises(ValueError, match=f"has '</think>' as {n - 1} and the model has {n - 1}"):
+        check_vocabulary(chat, n - 1)
+
+
+def test_tokens_that_nothing_writes_may_lie_beyond(tmp_path):
+    tokenizer = tiny.save(tmp_path, "llama", tiny.LLAMA3)
+    size = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+    tokenizer.save_pretrained(tmp_path)
+    chat = load_chat(tmp_path)
+    check_vocabulary(chat, size)
+    using = dataclasses.replace(chat, template=chat.template + "<|pad|>")
+    with pytest.raises(ValueError, match=re.escape("has '<|pad|>' as")):
+        check_vocabulary(using, size)

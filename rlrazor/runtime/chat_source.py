@@ -57,7 +57,9 @@ def read_tokenizer(folder: Path) -> Any:
         raise ValueError(f"{folder} has no tokenizer that can be read ({reason[0]})") from error
     if not tokenizer.is_fast:
         raise ValueError(f"{folder} has no tokenizer.json; save its tokenizer as a fast one")
-    for text in PROBES if own is not None else ():
+    for text in PROBES:
+        if own is None:
+            break
         ours = own.encode(text, add_special_tokens=False).ids
         theirs = tokenizer.encode(text, add_special_tokens=False)
         if ours != theirs:

@@ -222,6 +222,9 @@ def _turn(
         raise ValueError("message 0 is the assistant's; begin with the system's or the user's")
     before = fill(chat, messages[:n], variables, add_generation_prompt=True)
     until = fill(chat, messages[: n + 1], variables)
+    advice = "use `render_turns` (or `render_last`)"
+    if text == until:  # as these do
+        advice = "it can be prompted and not learnt from; use other `variables`"
     for part, what in ((before, "the prompt for"), (until, "the conversation up to")):
         if not text.startswith(part):
             agree = [a == b for a, b in zip(text, part, strict=False)]
@@ -230,8 +233,7 @@ def _turn(
                 f"the chat template writes {what} message {n} differently in the whole "
                 f"conversation ({part[place : place + 30]!r} becomes "
                 f"{text[place : place + 30]!r}), so what a model sees there when it answers "
-                "cannot be told; use `render_turns` (or `render_last`), or a template with "
-                "{% generation %} around the answers"
+                f"cannot be told; {advice}, or a template with {{% generation %}} around answers"
             )
     ends = [match.end() for match in chat.special.finditer(text, len(before), len(until))]
     if not ends:

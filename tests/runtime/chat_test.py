@@ -1,7 +1,6 @@
 """What the assistant said, and nothing else, by templates like the released ones."""
 
 import dataclasses
-import datetime
 import inspect
 import json
 import re
@@ -24,7 +23,6 @@ from rlrazor.runtime.chat import (
     render_turns,
 )
 from tests.oracles import tiny_chats as tiny
-from tests.oracles.tiny_tokenizers import byte_fallback
 
 MARKED = {
     f"marked to {end!r}": ("qwen", tiny.marked(tiny.CHATML, end=end))
@@ -180,9 +178,7 @@ def test_private_characters_of_a_message_are_kept(case):
 def test_a_template_that_rewrites_the_past_is_refused_and_shown(tmp_path):
     tiny.save(tmp_path, "qwen", tiny.THINKING)
     chat = load_chat(tmp_path)
-    message = (
-        "the conversation up to message 2 differently in the whole .*'<think>.* becomes 'It is"
-    )
+    message = "the conversation up to message 2 diff.*'<think>.* becomes 'It is.* `render_turns`"
     with pytest.raises(ValueError, match=message):
         render(chat, TALK)
     # Each answer on its own is what the model sees.
@@ -244,14 +240,6 @@ def test_stop_ids_are_all_that_end_an_answer(tmp_path):
         assert load_chat(tmp_path / name).stop_ids == tuple(sorted(ids))
 
 
-def test_a_template_may_be_given(tmp_path):
-    tiny.save(tmp_path, "qwen", None)
-    with pytest.raises(ValueError, match="has no chat template, as base models have none; give"):
-        load_chat(tmp_path)
-    chat = load_chat(tmp_path, template=tiny.CHATML)
-    assert list(segments(chat, render(chat, TALK))) == joined(parts("qwen", TALK))
-
-
 @pytest.mark.parametrize(
     ("template", "message"),
     [
@@ -269,38 +257,6 @@ def test_a_conversation_begins_with_somebody_else(tmp_path):
     tiny.save(tmp_path, "llama", tiny.LLAMA3)
     with pytest.raises(ValueError, match="message 0 is the assistant's; begin with"):
         render(load_chat(tmp_path), TALK[2:])
-
-
-def test_folders_without_a_tokenizer_are_named(tmp_path):
-    with pytest.raises(ValueError, match="has no tokenizer that can be read"):
-        load_chat(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(ValueError, match=r"is not a tokenizer.json that can be read"):
-        load_chat(tmp_path)
-
-
-def test_a_tokenizer_that_spells_by_its_neighbours_is_named(tmp_path):
-    """One that puts a blank before whatever it is given."""
-    import transformers
-
-    wrapped = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=byte_fallback(prepend=True), eos_token="<|end|>"
-    )
-    wrapped.chat_template = (
-        "{% for m in messages %}<|end|>{{ m.role + ':\n' + m.content }}{% endfor %}<|end|>"
-        "{% if add_generation_prompt %}assistant:\n{% endif %}"
-    )
-    wrapped.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="spells a text differently where it begins"):
-        load_chat(tmp_path)
-
-
-def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(
-        ValueError, match=r"need the transformers package: pip install 'rlrazor\[hub"
-    ):
-        load_chat(tmp_path)
 
 
 def test_no_torch_is_needed(tmp_path):
@@ -329,7 +285,7 @@ def test_a_prompt_that_opens_the_thinking_can_be_sampled_after(tmp_path):
     ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
     assert (chat.stop_ids, chat.end) == (tuple(ends), ends[1])
     for reading in (render, render_last, render_turns):
-        with pytest.raises(ValueError, match=r"the prompt for message 2 differently"):
+        with pytest.raises(ValueError, match=r"the prompt for message 2 .* not learnt from; use"):
             reading(chat, TALK[:3])
 
 
@@ -387,64 +343,6 @@ def test_many_prompts_are_those_asked_one_by_one(case):
     assert prompts(chat, []) == []
 
 
-DATED = tiny.LLAMA3.replace(
-    "{{- bos_token }}",
-    "{{- bos_token }}{%- if strftime_now is defined %}"
-    "{{- 'Day: ' + strftime_now('%d %b %Y') + strftime_now( \"%H:%M\" ) }}{%- endif %}"
-    "{{- ' told ' + date_string | default('nothing') + '\\n' }}",
-)
-
-
-@pytest.mark.parametrize(
-    ("date", "expected"),
-    [
-        (None, "26 Jul 2024"),
-        ("2025-03-01", "01 Mar 2025"),
-        ("1 Mar 2025", "01 Mar 2025"),
-        (datetime.date(1999, 12, 31), "31 Dec 1999"),
-    ],
-)
-def test_prompts_do_not_depend_on_the_day(tmp_path, monkeypatch, date, expected):
-    import transformers.utils.chat_template_utils as clock
-
-    tiny.save(tmp_path, "llama", DATED)
-    found = set()
-    for today in ((2026, 11, 25, 3, 7), (2026, 11, 26, 4, 8)):
-
-        class Clock(datetime.datetime):
-            @classmethod
-            def now(cls, tz=None):
-                return datetime.datetime(*today)  # noqa: B023
-
-        monkeypatch.setattr(clock, "datetime", Clock)
-        chat = load_chat(tmp_path, date=date)
-        found.add(chat.tokenizer.decode(prompt(chat, TALK[1:2])).split("\n")[0])
-    assert found == {f"<|begin_of_text|>Day: {expected}00:00 told {expected}"}
-
-
-@pytest.mark.parametrize(
-    ("said", "what"),
-    [
-        ("{{ strftime_now(form) }}", "the day"),
-        ("{%- set now = strftime_now %}{{ now('%Y') }}", "the day"),
-        ("{{ ['a', 'b'] | random }}", "chance"),
-        ("{{ lipsum(1) }}", "chance"),
-    ],
-)
-def test_templates_that_ask_their_surroundings_are_named(tmp_path, said, what):
-    tiny.save(tmp_path, "qwen", said + tiny.CHATML)
-    with pytest.raises(ValueError, match=f"the chat template takes {what} where it is rendered"):
-        load_chat(tmp_path)
-    tiny.save(tmp_path, "qwen", "{# " + said.replace("#", "") + " #}" + tiny.CHATML)
-    assert load_chat(tmp_path).end is not None
-
-
-def test_a_day_that_is_none_is_named(tmp_path):
-    tiny.save(tmp_path, "qwen", tiny.CHATML)
-    with pytest.raises(ValueError, match="date='yesterday' is no day; write it as '2024-07-26'"):
-        load_chat(tmp_path, date="yesterday")
-
-
 def test_variables_of_the_template_hold_for_every_rendering(tmp_path):
     tiny.save(tmp_path, "qwen", tiny.THINKING)
     quiet = load_chat(tmp_path, variables={"enable_thinking": False})
@@ -461,91 +359,6 @@ def test_variables_of_the_template_hold_for_every_rendering(tmp_path):
     for name in ("messages", "add_generation_prompt", "chat_template"):
         with pytest.raises(ValueError, match=f"'{name}' is no variable of the template's own"):
             load_chat(tmp_path, variables={name: 1})
-
-
-def test_a_template_may_be_a_file(tmp_path):
-    tiny.save(tmp_path, "qwen", None)
-    path = tmp_path / "mine.jinja"
-    path.write_text(tiny.CHATML)
-    for given in (path, str(path)):
-        assert load_chat(tmp_path, template=given).template == tiny.CHATML
-    with pytest.raises(ValueError, match=r"template 'none.jinja' cannot be read .* or 'plain'"):
-        load_chat(tmp_path, template="none.jinja")
-
-
-@pytest.mark.parametrize("begins", [False, True])
-def test_the_plain_template_is_question_and_answer(tmp_path, begins):
-    from tokenizers import Tokenizer, processors
-
-    tokenizer = tiny.save(tmp_path, "llama", None, eos="<|end_of_text|>")
-    if begins:  # as Llama's own: the tokenizer itself puts it there
-        raw = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-        bos = "<|begin_of_text|>"
-        raw.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
-        )
-        raw.save(str(tmp_path / "tokenizer.json"))
-    chat = load_chat(tmp_path, template="plain")
-    first = "<|begin_of_text|>" if begins else ""
-    assert chat.tokenizer.decode(prompt(chat, TALK[1:2])) == f"{first}{TALK[1]['content']}\n"
-    expected = [
-        (f"{first}{TALK[1]['content']}\n", False),
-        (TALK[2]["content"] + "<|end_of_text|>", True),
-        (TALK[3]["content"] + "\n", False),
-        (TALK[4]["content"] + "<|end_of_text|>", True),
-    ]
-    assert list(segments(chat, render(chat, TALK[1:]))) == expected
-    assert chat.stop_ids == (chat.end,) == (tokenizer.eos_token_id,)
-    path = tmp_path / "tokenizer_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": None}))
-    with pytest.raises(ValueError, match="names no eos_token, by which the template 'plain' ends"):
-        load_chat(tmp_path, template="plain")
-
-
-SPELLINGS = [*(t["content"] for t in TALK), "a  b   c    d", "12345678", "\n\n\n a\r\n", "é👩 日本"]
-
-
-@pytest.mark.parametrize("family", ["qwen", "llama"])
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [
-        ("llama", "LlamaTokenizerFast"),
-        ("llama", "LlamaTokenizer"),
-        ("qwen2", "PreTrainedTokenizerFast"),
-        ("qwen2", "Qwen2Tokenizer"),
-        ("qwen3", "Qwen2TokenizerFast"),
-    ],
-)
-def test_ids_are_those_of_the_file_whatever_class_is_named(tmp_path, family, kind, name):
-    from tokenizers import Tokenizer
-
-    tiny.save(tmp_path, family, {"qwen": tiny.CHATML, "llama": tiny.LLAMA3}[family])
-    path = tmp_path / "tokenizer_config.json"
-    told = {k: v for k, v in json.loads(path.read_text()).items() if k != "backend"}
-    path.write_text(json.dumps(told | {"tokenizer_class": name}))
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
-    chat = load_chat(tmp_path)
-    raw = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    for text in SPELLINGS:
-        ids = raw.encode(text, add_special_tokens=False).ids
-        assert chat.tokenizer.encode(text, add_special_tokens=False) == ids
-        (asked,) = prompts(chat, [[{"role": "user", "content": f"So: {text}!"}]])
-        inner = raw.encode(f"So: {text}!", add_special_tokens=False).ids[1:]
-        assert any(asked[n : n + len(inner)] == inner for n in range(len(asked)))
-
-
-def test_a_tokenizer_that_the_config_changes_is_named(tmp_path, monkeypatch):
-    import transformers
-    from tokenizers import pre_tokenizers
-
-    tiny.save(tmp_path, "qwen", tiny.CHATML)
-    changed = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
-    changed.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    monkeypatch.setattr(
-        transformers.PreTrainedTokenizerFast, "from_pretrained", lambda *_, **__: changed
-    )
-    with pytest.raises(ValueError, match=r"its tokenizer_config.json changes the tokenizer"):
-        load_chat(tmp_path)
 
 
 def test_tokens_beyond_the_model_are_named(tmp_path):

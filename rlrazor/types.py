@@ -110,3 +110,6 @@ class Vocabulary:
     encode_batch: Callable[[Sequence[str]], Sequence[Sequence[int]]]  # texts that stand alone
     encode_inside: Callable[[str], Sequence[int]]  # a text that follows another
     decode: Callable[[Sequence[int]], str]
+    # What the environment says in a later turn, with all that a model reads before its next answer;
+    # None where that is the text alone, which is then a text inside.
+    encode_reply: Callable[[str], Sequence[int]] | None = None

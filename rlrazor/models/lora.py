@@ -34,15 +34,7 @@ def init_lora(
     """
     if rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}")
-    leaves = {path_of(path[1:]): leaf for path, leaf in jax.tree.leaves_with_path(shapes)}
-    matrices = {p.rpartition("/")[0]: x for p, x in leaves.items() if p.endswith(MATRICES)}
-    chosen: dict[str, Any] = {}
-    for target in targets:
-        pattern = re.compile(rf"(?:.*/)?(?:{target})")
-        found = {path: leaf for path, leaf in matrices.items() if pattern.fullmatch(path)}
-        if not found:
-            raise ValueError(f"the target {target!r} is none of {', '.join(sorted(matrices))}")
-        chosen |= found
+    chosen = adapted(shapes, targets)
     lora: Params = {}
     keys = jax.random.split(key, max(len(chosen), 1))
     for one, path in zip(keys, sorted(chosen), strict=False):
@@ -59,6 +51,20 @@ def init_lora(
         node["a"] = jax.random.uniform(one, (*stack, fan_in, rank), minval=-bound, maxval=bound)
         node["b"] = jnp.zeros((*stack, rank, fan_out))
     return lora
+
+
+def adapted(shapes: Any, targets: Sequence[str]) -> dict[str, Any]:
+    """The matrices that the targets of `init_lora` choose, by the path to each."""
+    leaves = {path_of(path[1:]): leaf for path, leaf in jax.tree.leaves_with_path(shapes)}
+    matrices = {p.rpartition("/")[0]: x for p, x in leaves.items() if p.endswith(MATRICES)}
+    chosen: dict[str, Any] = {}
+    for target in targets:
+        pattern = re.compile(rf"(?:.*/)?(?:{target})")
+        found = {path: leaf for path, leaf in matrices.items() if pattern.fullmatch(path)}
+        if not found:
+            raise ValueError(f"the target {target!r} is none of {', '.join(sorted(matrices))}")
+        chosen |= found
+    return chosen
 
 
 def merge(params: Params, lora: Params, scale: float) -> Params:

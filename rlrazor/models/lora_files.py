@@ -3,16 +3,25 @@
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from rlrazor.models.lora import MATRICES
+from rlrazor.models.lora import MATRICES, adapted
 from rlrazor.models.pretrained import parameter_shapes
-from rlrazor.models.tensor_map import NAMES, Tensor, check, gather, path_of, plan, read_tree
+from rlrazor.models.tensor_map import (
+    NAMES,
+    Tensor,
+    check,
+    gather,
+    path_of,
+    plan,
+    read_tree,
+    unwrap,
+)
 from rlrazor.models.transformer_config import TransformerConfig
 from rlrazor.runtime.hub import find_model
 from rlrazor.runtime.tensor_files import TensorFolder, read_json, write_folder
@@ -41,9 +50,11 @@ def save_lora(
     scale: float,  # alpha / rank
     *,
     base: str | Path | None = None,  # where the adapted model came from
+    overwrite: bool = False,
 ) -> None:
     """Writes adapter_config.json and adapter_model.safetensors, the whole folder or none.
 
+    A save that was cut off can be done again; a whole one is replaced only with `overwrite`.
     With several processes all must call this; the first one writes.
     """
     leaves = {path_of(path): leaf for path, leaf in jax.tree.leaves_with_path(lora)}
@@ -81,7 +92,13 @@ def save_lora(
         {CONFIG: json.dumps(fields, indent=2) + "\n"},
         max_shard_bytes=sum(tensor.nbytes for tensor in planned),
         stem=STEM,
+        overwrite=overwrite,
     )
+
+
+def check_lora(config: TransformerConfig, targets: Sequence[str]) -> None:
+    """ValueError if adapters of these targets (see `init_lora`) could be trained and not saved."""
+    _refuse_tied(config, [f"{path}/a" for path in adapted(parameter_shapes(config), targets)])
 
 
 def load_lora(
@@ -95,6 +112,7 @@ def load_lora(
     fields = read_json(folder / CONFIG)
     rank, scale = _rank_and_scale(fields, folder / CONFIG)
     files = TensorFolder(folder, STEM)
+    unwrap(files)
     adapters = _adapters(parameter_shapes(config), rank)
     stored = {path for path, t in adapters.items() if files.stored.keys() & set(t.names())}
     modules = {path.rpartition("/")[0] for path in stored}

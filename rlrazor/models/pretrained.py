@@ -12,7 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from rlrazor.models.pretrained_config import CONFIG, config_like, config_to_json, read_config
-from rlrazor.models.tensor_map import Tensor, check, gather, path_of, plan, read_tree, tensors
+from rlrazor.models.tensor_map import (
+    Tensor,
+    check,
+    gather,
+    path_of,
+    plan,
+    read_tree,
+    settle,
+    tensors,
+)
 from rlrazor.models.transformer import Transformer
 from rlrazor.models.transformer_config import TransformerConfig
 from rlrazor.runtime.hub import find_model
@@ -63,11 +72,18 @@ def load_pretrained(
     shapes that gives one; None puts everything on one device. Each process reads what its own
     devices will hold, a slice once even where several hold it, and one parameter after the other:
     the host never has more than its part of the largest. ValueError, before any tensor is read,
-    names the field or the tensor that does not fit.
+    names the field or the tensor that does not fit. (Only where a head is stored that the config
+    ties to the embedding are these two compared.)
     """
     folder = find_model(source)
+    if not (folder / CONFIG).exists() and (folder / "adapter_config.json").exists():
+        raise ValueError(
+            f"{folder} holds an adapter and no model; load the model that it adapts "
+            "(base_model_name_or_path in its adapter_config.json), and it by `load_lora`"
+        )
     config = read_config(folder, param_dtype=param_dtype, **computing)
     files, shapes = TensorFolder(folder), parameter_shapes(config)
+    settle(files, tied_head=config.tied_head)
     tree = tensors(shapes)
     check(files, jax.tree.leaves(tree), asked_by=CONFIG)
     if callable(shardings):
@@ -84,8 +100,11 @@ def save_pretrained(
     source: str | Path | None = None,
     dtype: FloatName | None = None,
     max_shard_bytes: int = 5_000_000_000,
+    overwrite: bool = False,
 ) -> None:
     """Writes a folder that `transformers` loads; the whole of it or none.
+
+    A save that was cut off can be done again; a whole one is replaced only with `overwrite`.
 
     `source` is where the model came from: its tokenizer is copied, and what its config.json says
     beyond ours. `dtype` is that of the file, or else of the parameters. Tensors are gathered and
@@ -100,7 +119,14 @@ def save_pretrained(
         fields = config_like(fields, read_json(came_from / CONFIG))
         beside |= {name: came_from / name for name in COPIED if (came_from / name).exists()}
     beside[CONFIG] = json.dumps(fields, indent=2) + "\n"
-    write_folder(Path(folder), planned, arrays, beside, max_shard_bytes=max_shard_bytes)
+    write_folder(
+        Path(folder),
+        planned,
+        arrays,
+        beside,
+        max_shard_bytes=max_shard_bytes,
+        overwrite=overwrite,
+    )
 
 
 def _matching(params: Params, config: TransformerConfig) -> list[tuple[Tensor, Any]]:

@@ -169,10 +169,25 @@ def _head_dim(family: str, fields: Mapping[str, Any], sizes: Mapping[str, int]) 
 
 
 def _rope(fields: Mapping[str, Any]) -> tuple[float, Llama3Scaling | None]:
-    """Base and scaling, which transformers 5 writes as `rope_parameters` and 4 as two fields."""
-    name = "rope_parameters" if fields.get("rope_parameters") else "rope_scaling"
-    if fields.get("rope_parameters") and fields.get("rope_scaling"):
-        raise ValueError("both rope_parameters and rope_scaling are given; keep one of them")
+    """Base and scaling, which transformers 5 writes as `rope_parameters` and 4 as two fields.
+
+    Where both stand they must say the same.
+    """
+    given = [name for name in ("rope_parameters", "rope_scaling") if fields.get(name)]
+    found = [_one_rope(fields, name) for name in given or ["rope_scaling"]]
+    if found[0] != found[-1]:
+        raise ValueError(
+            "both rope_parameters and rope_scaling are given and say different things, "
+            f"{_told(*found[0])} and {_told(*found[-1])}; keep the one that is true"
+        )
+    return found[0]
+
+
+def _told(base: float, scaling: Llama3Scaling | None) -> str:
+    return f"a rope_theta of {base:g} with {scaling or 'no scaling'}"
+
+
+def _one_rope(fields: Mapping[str, Any], name: str) -> tuple[float, Llama3Scaling | None]:
     rope = fields.get(name) or {}
     if not isinstance(rope, dict):
         raise ValueError(f"{name} must be an object, got {rope!r}")
@@ -185,7 +200,11 @@ def _rope(fields: Mapping[str, Any]) -> tuple[float, Llama3Scaling | None]:
     turned = rope.get("partial_rotary_factor", fields.get("partial_rotary_factor", 1.0))
     if turned not in (None, 1.0):
         raise ValueError(f"partial_rotary_factor is {turned!r}; only 1.0 is supported")
-    base = _number(rope if "rope_theta" in rope else fields, "rope_theta")
+    # Version 4 writes it beside the scaling, 5 into it: a file with both has it somewhere.
+    within = fields.get("rope_parameters")
+    places = [rope, fields, within if isinstance(within, dict) else {}]
+    said = next((place for place in places if "rope_theta" in place), fields)
+    base = _number(said, "rope_theta")
     if kind == "default":
         return base, None
     for part in SCALING_FIELDS:

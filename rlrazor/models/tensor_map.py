@@ -7,6 +7,7 @@ the rotated halves within them, lie in the same order.
 import dataclasses
 import functools
 import gc
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -77,6 +78,57 @@ def tensors(shapes: Any) -> Any:
     return jax.tree.map_with_path(tensor, shapes)
 
 
+# What wraps a module while it trains puts its name among those of the tensors.
+WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+FREQUENCIES = re.compile(r"(.*\.)?rotary_emb\.inv_freq")  # follow from the config
+
+
+def unwrap(files: TensorFolder) -> None:
+    """Takes out of all names what compiling, sharding or checkpointing wrappers put into them."""
+    files.rename(lambda name: WRAPPERS.sub("", name))
+
+
+def settle(files: TensorFolder, *, tied_head: bool) -> None:
+    """Gives the tensors of a model the names that they have without what wrapped it.
+
+    A prefix before all names (`module.`, `base_model.model.`) goes; the `model.` that a model
+    without its head lacks comes. Stored frequencies of the rotation are left out, and a stored head
+    that is the embedding it is tied to, byte for byte.
+    """
+    unwrap(files)
+    files.rename(lambda name: None if FREQUENCIES.fullmatch(name) else name)
+    embedding, head = NAMES["embed/embedding"], NAMES["head/kernel"]
+    bare = embedding.removeprefix("model.")
+    found = [name for name in files.stored if f".{name}".endswith(f".{bare}")]
+    if len(found) == 1 and found[0] != embedding:
+        before = found[0].removesuffix(bare)
+        whole = f".{before}".endswith(".model.")
+        outer, inner = (before.removesuffix("model."), "") if whole else (before, "model.")
+
+        def known_as(name: str) -> str:
+            name = name.removeprefix(outer)
+            return name if name == head else inner + name
+
+        if all(name.startswith(outer) for name in files.stored):
+            files.rename(known_as)
+    if tied_head and head in files.stored:
+        if embedding not in files.stored:
+            files.rename(lambda name: embedding if name == head else name)
+        elif _alike(files, embedding, head):
+            files.rename(lambda name: None if name == head else name)
+
+
+def _alike(files: TensorFolder, one: str, other: str, rows: int = 4096) -> bool:
+    """Whether two tensors are the same; reads both, so many rows at a time."""
+    a, b = files.stored[one], files.stored[other]
+    matrices = len(a.shape) == 2 and a.dtype in STORED_NAMES.values()
+    if not matrices or (a.shape, a.dtype) != (b.shape, b.dtype):
+        return False
+    n = a.shape[0]
+    parts = (slice(first, min(first + rows, n)) for first in range(0, n, rows))
+    return all(np.array_equal(files.read(one, (p,)), files.read(other, (p,))) for p in parts)
+
+
 def check(files: TensorFolder, wanted: list[Tensor], *, asked_by: str) -> None:
     """Every tensor is there, in its shape and a type that we read, and no other.
 
@@ -84,12 +136,20 @@ def check(files: TensorFolder, wanted: list[Tensor], *, asked_by: str) -> None:
     expect.
     """
     shapes = {name: tensor.stored_shape() for tensor in wanted for name in tensor.names()}
+    unknown = sorted(files.stored.keys() - shapes.keys())
+    for name in unknown:
+        if ".base_layer." in name or (".lora_" in name and asked_by == "config.json"):
+            raise ValueError(
+                f"{files.stored[name].file} holds {name!r}: adapters that were never merged into "
+                "the model; merge them first (PEFT: merge_and_unload) and save that"
+            )
     for name in sorted(shapes.keys() - files.stored.keys()):
+        other = f" (it has {unknown[0]!r})" if unknown else ""
         raise ValueError(
-            f"{files.folder} lacks the tensor {name!r}, which its {asked_by} asks for; fetch it "
-            f"again, or correct {asked_by}"
+            f"{files.folder} lacks the tensor {name!r}, which its {asked_by} asks for{other}; "
+            f"fetch it again, or correct {asked_by}"
         )
-    for name in sorted(files.stored.keys() - shapes.keys()):
+    for name in unknown:
         tied = name == NAMES["head/kernel"]
         advice = "set tie_word_embeddings to false to use it" if tied else f"correct {asked_by}"
         raise ValueError(

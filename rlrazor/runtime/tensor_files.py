@@ -7,10 +7,11 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,14 @@ class Stored:
     shape: tuple[int, ...]
     dtype: str  # as safetensors names it: F32, BF16, ...
     file: Path
+    name: str  # in the file
 
 
 class TensorFolder:
     """The tensors of a folder by name; opening it reads the headers and nothing else.
+
+    As transformers does, one file is taken where there is one, whatever an index beside it says:
+    who saves a smaller model over shards may leave their index behind.
 
     ValueError names a file that is missing, truncated or no safetensors, a tensor that the index
     promises and no file has, and one that a file has and the index does not know.
@@ -66,7 +71,8 @@ class TensorFolder:
                 if promised is not None and promised.get(name) != file:
                     raise ValueError(f"{file} holds the tensor {name!r}, which its index ignores")
                 header = opened.get_slice(name)
-                self.stored[name] = Stored(tuple(header.get_shape()), header.get_dtype(), file)
+                shape = tuple(header.get_shape())
+                self.stored[name] = Stored(shape, header.get_dtype(), file, name)
         except (OSError, SafetensorError) as error:
             raise ValueError(
                 f"{file} cannot be read as safetensors ({error}); fetch it again"
@@ -84,17 +90,33 @@ class TensorFolder:
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """The slice of the tensor, and no more of the file than it."""
-        part = self._open[self.stored[name].file].get_slice(name)[index]
+        stored = self.stored[name]
+        part = self._open[stored.file].get_slice(stored.name)[index]
         self.bytes_read += part.nbytes
         return part
+
+    def rename(self, known_as: Callable[[str], str | None]) -> None:
+        """Gives tensors the names that their reader knows; those with None are left out."""
+        renamed: dict[str, Stored] = {}
+        for old, stored in self.stored.items():
+            new = known_as(old)
+            if new is None:
+                continue
+            if new in renamed:
+                raise ValueError(
+                    f"{self.folder} holds {renamed[new].name!r} and {stored.name!r}, which are "
+                    f"both {new!r}; save the model again"
+                )
+            renamed[new] = stored
+        self.stored = renamed
 
 
 def _read_index(folder: Path, stem: str) -> dict[str, Path] | None:
     """Which file has which tensor; None for a model in one file."""
     single, index_name = stem + SUFFIX, stem + INDEX_SUFFIX
+    if (folder / single).exists():
+        return None
     if not (folder / index_name).exists():
-        if (folder / single).exists():
-            return None
         others = sorted(path.name for path in folder.glob(f"{stem}*{SUFFIX}"))
         if others:
             raise ValueError(f"{folder} has {others[0]} but no {index_name}; fetch the index too")
@@ -154,17 +176,19 @@ def write_folder(
     *,
     max_shard_bytes: int,
     stem: str = "model",
+    overwrite: bool = False,
 ) -> None:
     """Writes a new folder of tensors and files, the whole of it or none.
 
-    With several processes all must call it, for they gather the arrays; the first one writes.
+    A save that is cut off leaves a folder beside it, `....partial`, which the next one replaces. An
+    earlier save there is replaced only with `overwrite`, and anything else never. With several
+    processes all must call it, for they gather the arrays; the first one writes.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not empty; give a new folder to save to")
+    _check_place(folder, beside, stem, overwrite=overwrite)
     if jax.process_index():
         deque(arrays, maxlen=0)
         return
-    partial = folder.with_name(folder.name + ".partial")
+    partial, earlier = (folder.with_name(f"{folder.name}.{what}") for what in ("partial", "old"))
     if partial.exists():
         shutil.rmtree(partial)  # of a save that was cut off
     partial.mkdir(parents=True)
@@ -174,7 +198,33 @@ def write_folder(
             (partial / name).write_text(content)
         else:
             shutil.copyfile(content, partial / name)
+    if folder.exists():
+        if earlier.exists():
+            shutil.rmtree(earlier)
+        folder.replace(earlier)
     partial.replace(folder)
+    if earlier.exists():
+        shutil.rmtree(earlier)
+
+
+def _check_place(
+    folder: Path, beside: Mapping[str, str | Path], stem: str, *, overwrite: bool
+) -> None:
+    """Nothing lies there, or (with `overwrite`) nothing but an earlier save."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite:
+        raise ValueError(
+            f"{folder} exists and is not empty; give a new folder to save to, or overwrite=True to "
+            "replace an earlier save"
+        )
+    ours = re.compile(rf"{stem}((-\d+-of-\d+)?{re.escape(SUFFIX)}|{re.escape(INDEX_SUFFIX)})")
+    for path in folder.iterdir() if folder.is_dir() else [folder]:
+        if not path.is_file() or not (path.name in beside or ours.fullmatch(path.name)):
+            raise ValueError(
+                f"{folder} holds {path.name!r}, which is no part of what is saved, so it is not "
+                "overwritten; give another folder"
+            )
 
 
 def write_tensors(

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load_file, save_file
 
 from rlrazor.models.lora import lora_rules, merge
-from rlrazor.models.lora_files import load_lora, save_lora
+from rlrazor.models.lora_files import check_lora, load_lora, save_lora
 from rlrazor.models.partition import transformer_rules
 from rlrazor.models.pretrained import parameter_shapes
 from rlrazor.runtime.mesh import make_mesh, shardings_of
@@ -233,3 +233,34 @@ def test_a_tied_embedding_is_adapted_with_its_head_or_not_at_all(tmp_path):
     save_lora(tmp_path / "a", untied, lora, SCALE)
     with pytest.raises(ValueError, match="PEFT adapts an embedding apart from the head"):
         load_lora(tmp_path / "a", tiny.QWEN2)
+
+
+def test_what_cannot_be_saved_is_known_before_it_is_trained():
+    for targets in ((".*",), ("embed",), ("layers/.*", "embed")):
+        with pytest.raises(ValueError, match="PEFT adapts an embedding apart from the head"):
+            check_lora(tiny.QWEN2, targets)
+        check_lora(dataclasses.replace(tiny.QWEN2, tied_head=False), targets)
+    check_lora(tiny.QWEN2, ("layers/.*",))
+    with pytest.raises(ValueError, match="the target 'heads' is none of "):
+        check_lora(tiny.QWEN2, ("heads",))
+
+
+def test_earlier_adapters_are_replaced_only_on_request(saved):
+    folder, _ = saved
+    lora = adapters(("query", "up"))
+    with pytest.raises(ValueError, match="or overwrite=True to replace an earlier save"):
+        save_lora(folder, CONFIG, lora, SCALE)
+    (folder.parent / "adapter.partial").mkdir()
+    save_lora(folder, CONFIG, lora, SCALE, overwrite=True)
+    assert {p.name for p in folder.parent.iterdir()} == {"adapter"}
+    assert_equal(load_lora(folder, CONFIG)[0], lora)
+
+
+def test_adapters_of_a_compiled_model_are_read(saved):
+    folder, lora = saved
+    path = folder / "adapter_model.safetensors"
+    named = {
+        k.replace("base_model.", "base_model._orig_mod.", 1): v for k, v in load_file(path).items()
+    }
+    save_file(named, path)
+    assert_equal(load_lora(folder, CONFIG)[0], lora)

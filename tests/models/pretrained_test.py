@@ -331,7 +331,7 @@ SCALED = tiny.fields("Llama")["rope_scaling"]
         (
             "Llama",
             {"rope_parameters": {"rope_theta": 1.0}},
-            "both rope_parameters and rope_scaling",
+            "both rope_parameters and rope_scaling are given and say different things",
         ),
         (
             "Llama",

@@ -1,6 +1,8 @@
 """What the assistant said, and nothing else, by templates like the released ones."""
 
+import dataclasses
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -11,9 +13,16 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from rlrazor.runtime.chat import load_chat, prompt, render, render_last
+from rlrazor.runtime.chat import (
+    check_vocabulary,
+    load_chat,
+    prompt,
+    prompts,
+    render,
+    render_last,
+    render_turns,
+)
 from tests.oracles import tiny_chats as tiny
-from tests.oracles.tiny_tokenizers import byte_fallback
 
 MARKED = {
     f"marked to {end!r}": ("qwen", tiny.marked(tiny.CHATML, end=end))
@@ -169,9 +178,7 @@ def test_private_characters_of_a_message_are_kept(case):
 def test_a_template_that_rewrites_the_past_is_refused_and_shown(tmp_path):
     tiny.save(tmp_path, "qwen", tiny.THINKING)
     chat = load_chat(tmp_path)
-    message = (
-        "the conversation up to message 2 differently in the whole .*'<think>.* becomes 'It is"
-    )
+    message = "the conversation up to message 2 diff.*'<think>.* becomes 'It is.* `render_turns`"
     with pytest.raises(ValueError, match=message):
         render(chat, TALK)
     # Each answer on its own is what the model sees.
@@ -207,10 +214,11 @@ def test_the_last_answer_alone(case):
 def test_a_template_whose_header_is_another_than_its_prompt_is_refused(tmp_path):
     other = tiny.CHATML.replace("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\nSo:'")
     tiny.save(tmp_path, "qwen", other)
+    chat = load_chat(tmp_path)
     with pytest.raises(
         ValueError, match=r"the prompt for message 1 differently .*'So:' becomes 'Bo"
     ):
-        load_chat(tmp_path)
+        render(chat, [TALK[1], {"role": "assistant", "content": "Both"}])
 
 
 def test_stop_ids_are_all_that_end_an_answer(tmp_path):
@@ -232,21 +240,9 @@ def test_stop_ids_are_all_that_end_an_answer(tmp_path):
         assert load_chat(tmp_path / name).stop_ids == tuple(sorted(ids))
 
 
-def test_a_template_may_be_given(tmp_path):
-    tiny.save(tmp_path, "qwen", None)
-    with pytest.raises(ValueError, match="has no chat template, as base models have none; give"):
-        load_chat(tmp_path)
-    chat = load_chat(tmp_path, template=tiny.CHATML)
-    assert list(segments(chat, render(chat, TALK))) == joined(parts("qwen", TALK))
-
-
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        (
-            tiny.CHATML.replace("<|im_end|>\\n", "\\n"),
-            "ends message 1 by .* without a special token",
-        ),
         ("{{ raise_exception('not so') }}", r"the chat template refuses these messages \(not so\)"),
         ("{% if %}", "the chat template refuses these messages"),
     ],
@@ -263,38 +259,6 @@ def test_a_conversation_begins_with_somebody_else(tmp_path):
         render(load_chat(tmp_path), TALK[2:])
 
 
-def test_folders_without_a_tokenizer_are_named(tmp_path):
-    with pytest.raises(ValueError, match="has no tokenizer that can be read"):
-        load_chat(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(ValueError, match="has no tokenizer that can be read"):
-        load_chat(tmp_path)
-
-
-def test_a_tokenizer_that_spells_by_its_neighbours_is_named(tmp_path):
-    """One that puts a blank before whatever it is given."""
-    import transformers
-
-    wrapped = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=byte_fallback(prepend=True), eos_token="<|end|>"
-    )
-    wrapped.chat_template = (
-        "{% for m in messages %}<|end|>{{ m.role + ':\n' + m.content }}{% endfor %}<|end|>"
-        "{% if add_generation_prompt %}assistant:\n{% endif %}"
-    )
-    wrapped.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="spells a text differently where it begins"):
-        load_chat(tmp_path)
-
-
-def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(
-        ValueError, match=r"need the transformers package: pip install 'rlrazor\[hub"
-    ):
-        load_chat(tmp_path)
-
-
 def test_no_torch_is_needed(tmp_path):
     tiny.save(tmp_path, "qwen", tiny.CHATML)
     code = (
@@ -308,3 +272,115 @@ def test_no_torch_is_needed(tmp_path):
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert int(ended.stdout) > 10
+
+
+# As DeepSeek's: the prompt opens the thinking, which no answer of a conversation shows.
+OPENS = tiny.CHATML.replace("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>\\n'")
+
+
+def test_a_prompt_that_opens_the_thinking_can_be_sampled_after(tmp_path):
+    tokenizer = tiny.save(tmp_path, "qwen", OPENS, ends=("<|endoftext|>",))
+    chat = load_chat(tmp_path)
+    assert chat.tokenizer.decode(prompt(chat, TALK[:2])).endswith("assistant\n<think>\n")
+    ends = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+    assert (chat.stop_ids, chat.end) == (tuple(ends), ends[1])
+    for reading in (render, render_last, render_turns):
+        with pytest.raises(ValueError, match=r"the prompt for message 2 .* not learnt from; use"):
+            reading(chat, TALK[:3])
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_without_an_end_of_turn_there_are_prompts_and_no_answers_to_learn(tmp_path, marked):
+    template = tiny.marked(tiny.CHATML, end="") if marked else tiny.CHATML
+    endless = template.replace("<|im_end|>\\n", "\\n")
+    tokenizer = tiny.save(tmp_path, "qwen", endless, eos="<|endoftext|>")
+    chat = load_chat(tmp_path)
+    assert chat.end is None
+    assert chat.stop_ids == (tokenizer.eos_token_id,)
+    assert chat.tokenizer.decode(prompt(chat, TALK[1:2])).endswith("\n<|im_start|>assistant\n")
+    with pytest.raises(ValueError, match=r"ends .* by .* without a special token"):
+        render(chat, TALK[1:3])
+    path = tmp_path / "tokenizer_config.json"
+    told = json.loads(path.read_text())
+    del told["eos_token"]
+    path.write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="nothing ends an answer in "):
+        load_chat(tmp_path)
+
+
+def test_every_answer_is_chosen_once(case):
+    """In one example where the template allows it."""
+    _, chat, _ = case
+    (found,) = render_turns(chat, TALK)
+    whole = render(chat, TALK)
+    np.testing.assert_array_equal(found.tokens, whole.tokens)
+    np.testing.assert_array_equal(found.chosen, whole.chosen)
+
+
+def test_every_answer_is_an_example_where_the_template_rewrites_the_past(tmp_path):
+    tiny.save(tmp_path, "qwen", tiny.THINKING)
+    chat = load_chat(tmp_path)
+    found = render_turns(chat, TALK)
+    assert len(found) == 2
+    for rendered, until in zip(found, (3, 5), strict=True):
+        said = chat.tokenizer.decode(rendered.tokens[rendered.chosen])
+        assert said == f"<think>\n\n</think>\n\n{TALK[until - 1]['content']}<|im_end|>"
+        asked = prompt(chat, TALK[: until - 1])
+        assert rendered.tokens[: len(asked)].tolist() == asked.tolist()
+    with pytest.raises(ValueError, match="message 0 is the assistant's; begin with"):
+        render_turns(chat, TALK[2:])
+
+
+def test_many_prompts_are_those_asked_one_by_one(case):
+    _, chat, tokenizer = case
+    talks = [[{"role": "user", "content": f"{a} + {b}?"}] for a in range(5) for b in FORGERIES]
+    found = prompts(chat, talks)
+    assert found == [prompt(chat, talk).tolist() for talk in talks]
+    honest = [[{"role": "user", "content": f"{n}  is\n\n{n}?\n"}] for n in range(20)]
+    assert prompts(chat, honest) == tokenizer.apply_chat_template(
+        honest, return_dict=False, add_generation_prompt=True
+    )
+    assert prompts(chat, []) == []
+
+
+def test_variables_of_the_template_hold_for_every_rendering(tmp_path):
+    tiny.save(tmp_path, "qwen", tiny.THINKING)
+    quiet = load_chat(tmp_path, variables={"enable_thinking": False})
+    chat = load_chat(tmp_path)
+    asked = prompt(chat, TALK[:2], enable_thinking=False)
+    np.testing.assert_array_equal(prompt(quiet, TALK[:2]), asked)
+    assert len(asked) > len(prompt(chat, TALK[:2]))
+    rendered = render_last(quiet, TALK[:3])
+    said = quiet.tokenizer.decode(rendered.tokens[rendered.chosen])
+    assert said == TALK[2]["content"] + "<|im_end|>"
+    # A call's own go before.
+    loud = prompt(quiet, TALK[:2], enable_thinking=True)
+    np.testing.assert_array_equal(loud, prompt(chat, TALK[:2]))
+    for name in ("messages", "add_generation_prompt", "chat_template"):
+        with pytest.raises(ValueError, match=f"'{name}' is no variable of the template's own"):
+            load_chat(tmp_path, variables={name: 1})
+
+
+def test_tokens_beyond_the_model_are_named(tmp_path):
+    tokenizer = tiny.save(tmp_path, "qwen", tiny.CHATML)
+    chat = load_chat(tmp_path)
+    check_vocabulary(chat, len(tokenizer))
+    end, n = chat.end, len(tokenizer)
+    message = re.escape(f"has '<|im_end|>' as {end} and the model has {end} ids, 0 to {end - 1} (3")
+    with pytest.raises(ValueError, match=message):
+        check_vocabulary(chat, end)
+    # <think> is no special token: a text may spell it.
+    with pytest.raises(ValueError, match=f"has '</think>' as {n - 1} and the model has {n - 1}"):
+        check_vocabulary(chat, n - 1)
+
+
+def test_tokens_that_nothing_writes_may_lie_beyond(tmp_path):
+    tokenizer = tiny.save(tmp_path, "llama", tiny.LLAMA3)
+    size = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+    tokenizer.save_pretrained(tmp_path)
+    chat = load_chat(tmp_path)
+    check_vocabulary(chat, size)
+    using = dataclasses.replace(chat, template=chat.template + "<|pad|>")
+    with pytest.raises(ValueError, match=re.escape("has '<|pad|>' as")):
+        check_vocabulary(using, size)

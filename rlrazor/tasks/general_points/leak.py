@@ -5,7 +5,7 @@ Solutions here are all formulas with minimal brackets; the released code's own l
 others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from rlrazor.tasks.general_points.pieces import FIRST_NUMBER, PIECES
 from rlrazor.tasks.general_points.reader import formula_tokens
 from rlrazor.tasks.general_points.solver import solutions
 from rlrazor.tasks.general_points.trees import trees
+from rlrazor.types import Vocabulary
 
 BEFORE = "You failed this trial because your formula does not equal the target, although '"
 AFTER = "' begins a solution."
@@ -34,13 +35,17 @@ class LeakTable:
 
 def leak_table(
     piece_tokens: tuple[jax.Array, jax.Array],  # i32[V, M], i32[V]
-    encode: Callable[[str], Sequence[int]],
+    vocabulary: Vocabulary,
     before: str = BEFORE,
     after: str = AFTER,
 ) -> LeakTable:
-    """Tokenises the words around what is given away."""
+    """Tokenises the words around what is given away; ValueError if they merge with it."""
     tokens, lengths = (np.asarray(part) for part in piece_tokens)
-    words = [encode(part) for part in as_turn(before + _GAP + after).split(_GAP)]
+    said = as_turn(before + _GAP + after)
+    if vocabulary.encode_reply is None:
+        words = [vocabulary.encode_inside(part) for part in said.split(_GAP)]
+    else:
+        words = _split(vocabulary.encode_reply(said), vocabulary.encode_inside(_GAP))
     width = max(tokens.shape[1], *(len(ids) for ids in words))
     table = np.zeros((len(PIECES) + 2, width), np.int32)
     table[: len(PIECES), : tokens.shape[1]] = tokens
@@ -49,6 +54,17 @@ def leak_table(
     return LeakTable(
         jnp.asarray(table), jnp.asarray([*lengths, *(len(ids) for ids in words)], jnp.int32)
     )
+
+
+def _split(ids: Sequence[int], gap: Sequence[int]) -> list[Sequence[int]]:
+    """What stands in a whole turn before and after its gap."""
+    n = len(gap)
+    places = [i for i in range(len(ids)) if list(ids[i : i + n]) == list(gap)]
+    if len(places) != 1:
+        raise ValueError(
+            "the tokenizer merges what is given away with the words around it; use leak=False"
+        )
+    return [ids[: places[0]], ids[places[0] + n :]]
 
 
 def longest_beginning(

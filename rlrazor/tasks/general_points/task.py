@@ -294,8 +294,8 @@ def make_general_points(
         released.check_cards(rule)
     pieces.check_target(rule)
     tokens, lengths = pieces.piece_table(vocabulary.encode_inside, vocabulary.decode)
-    feedback = feedback_table(sentences, vocabulary.encode_inside)
-    leaks = leak_table((tokens, lengths), vocabulary.encode_inside) if leak else None
+    feedback = feedback_table(sentences, vocabulary.encode_reply or vocabulary.encode_inside)
+    leaks = leak_table((tokens, lengths), vocabulary) if leak else None
     words_size = feedback.tokens.shape[1]
     return GeneralPoints(
         deck=make_deck(rule),

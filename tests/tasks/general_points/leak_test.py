@@ -148,7 +148,7 @@ def test_the_leak_goes_by_the_judges_rule_and_target():
 
 def test_words_of_the_users_own_are_spelled():
     words = piece_table(tiny_points.vocabulary().encode_inside, tiny_points.vocabulary().decode)
-    table = leak_table(words, tiny_points.vocabulary().encode_inside, before="No: ", after="!")
+    table = leak_table(words, tiny_points.vocabulary(), before="No: ", after="!")
     spelled = [
         tiny_points.tokenizer().decode(np.asarray(row)[:length].tolist())
         for row, length in zip(table.tokens[-2:], table.lengths[-2:], strict=True)

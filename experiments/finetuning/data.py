@@ -1,22 +1,11 @@
-"""From a file of questions and answers to rows of tokens; what does not fit is counted."""
+"""From examples to rows of tokens; what does not fit is counted."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-Message = dict[str, str]  # {"role": ..., "content": ...}
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """A conversation whose last message is the assistant's."""
-
-    asked: list[Message]
-    answer: str
+from rlrazor.tasks.questions.lines import Example
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,50 +24,6 @@ class Padded:
     tokens: np.ndarray  # i32[B, T]
     count: np.ndarray  # i32[B]
     mask: np.ndarray  # bool[B, T]
-
-
-def read_examples(path: Path, *, asked: str, answer: str, system: str) -> list[Example]:
-    """Examples of a JSON-lines file.
-
-    A line is `{"messages": [{"role", "content"}, ...]}`, the last one the assistant's, or has the
-    fields named `asked` and `answer`. `system` is put before a conversation that has no such
-    message; "" puts nothing. ValueError names the line that is neither.
-    """
-    examples = []
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"config.data.path={str(path)!r} cannot be read ({error})") from error
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                messages = _messages(json.loads(line), asked, answer)
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"{path} line {number} is neither {{'messages': [...]}} that end with the "
-                    f"assistant's nor an object with the texts {asked!r} and {answer!r} ({error})"
-                ) from error
-            if system and messages[0]["role"] != "system":
-                messages = [{"role": "system", "content": system}, *messages]
-            examples.append(Example(messages[:-1], messages[-1]["content"]))
-    if not examples:
-        raise ValueError(f"{path} has no examples")
-    return examples
-
-
-def _messages(record: Any, asked: str, answer: str) -> list[Message]:
-    if "messages" in record:
-        messages = [{"role": m["role"], "content": m["content"]} for m in record["messages"]]
-    else:
-        messages = [
-            {"role": "user", "content": record[asked]},
-            {"role": "assistant", "content": record[answer]},
-        ]
-    if len(messages) < 2 or messages[-1]["role"] != "assistant":
-        raise ValueError("the last of two or more messages must be the assistant's")
-    if not all(isinstance(text, str) for message in messages for text in message.values()):
-        raise ValueError("roles and contents must be texts")
-    return messages
 
 
 def encode(

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,23 +9,21 @@ import numpy as np
 
 from experiments.finetuning.data import (
     Encoded,
-    Example,
     batches,
     bucket,
     encode,
     pad,
-    read_examples,
 )
 from experiments.finetuning.programs import Prompts, Rows
 from rlrazor.runtime.chat import Chat, prompt, render
+from rlrazor.tasks.questions.lines import Example, read_examples
 
 
 def conversations(config: Any, chat: Chat, path: str) -> tuple[list[Encoded], int]:
     """What SFT imitates, and how many were too long."""
 
     def tokens(example: Example) -> Encoded:
-        said = {"role": "assistant", "content": example.answer}
-        found = render(chat, [*example.asked, said])
+        found = render(chat, example.messages, **_variables(example))
         return Encoded(found.tokens, found.chosen, example.answer)
 
     return encode(_read(config, path), tokens, longest=max(config.row_buckets))
@@ -36,16 +33,23 @@ def questions(config: Any, chat: Chat, path: str) -> tuple[list[Encoded], int]:
     """What a policy answers, and how many were too long."""
 
     def tokens(example: Example) -> Encoded:
-        return Encoded(prompt(chat, example.asked), None, example.answer)
+        tokens = prompt(chat, example.asked, **_variables(example))
+        return Encoded(tokens, None, example.answer)
 
     return encode(_read(config, path), tokens, longest=max(config.prompt_buckets))
+
+
+def _variables(example: Example) -> dict[str, Any]:
+    return {} if example.tools is None else {"tools": example.tools}
 
 
 def _read(config: Any, path: str) -> list[Example]:
     data = config.data
     if not path:
         raise ValueError("config.data.path is empty; give a file of JSON lines")
-    return read_examples(Path(path), asked=data.asked, answer=data.answer, system=data.system)
+    return read_examples(
+        path, field="config.data.path", asked=data.asked, answer=data.answer, system=data.system
+    )
 
 
 @dataclasses.dataclass(frozen=True)

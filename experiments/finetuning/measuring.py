@@ -10,9 +10,9 @@ from jax.experimental import multihost_utils
 
 from experiments.finetuning.data import Encoded
 from experiments.finetuning.examples import Feed, prompts_of
-from experiments.finetuning.final_answer import is_right
 from experiments.finetuning.programs import Answers, Programs, Rows
 from rlrazor.runtime.chat import Chat
+from rlrazor.tasks.questions.final_answer import is_right
 from rlrazor.types import Params
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from experiments.finetuning.calls import buckets_of, calls
 from experiments.finetuning.data import Encoded
 from experiments.finetuning.examples import Feed, conversations, prompts_of, put, questions
-from experiments.finetuning.final_answer import is_right
 from experiments.finetuning.measuring import Measure, texts
 from experiments.finetuning.programs import Answers, Rows, build
 from experiments.finetuning.progress import Progress, timed
@@ -31,6 +30,7 @@ from rlrazor.runtime.hub import find_model
 from rlrazor.runtime.mesh import holders_of, make_mesh, on_mesh
 from rlrazor.runtime.workdir import ResultsFile
 from rlrazor.sampling.decode import make_stops
+from rlrazor.tasks.questions.final_answer import is_right
 from rlrazor.training.state import TrainState
 from rlrazor.types import Params
 

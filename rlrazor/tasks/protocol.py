@@ -3,6 +3,7 @@
 A bandit such as parity needs the Verdict only.
 """
 
+import dataclasses
 from typing import Any, Protocol
 
 import jax
@@ -15,7 +16,8 @@ class Verdict:
 
     reward: jax.Array  # f32[]
     correct: jax.Array  # bool[]
-    failures: dict[str, jax.Array]  # bool[] one named flag a thing that went wrong
+    # bool[] one named flag a thing that went wrong
+    failures: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
 
 @struct.dataclass

@@ -6,7 +6,7 @@ All of it takes time in proportion to the length of the text.
 import re
 from collections.abc import Iterator
 
-from rlrazor.tasks.questions.quantities import SCALES, UNITS, clean
+from rlrazor.tasks.questions.quantities import LONGEST, SCALES, UNITS, clean
 
 _TAIL = 4000  # characters at the end of a text in which cues, words and numbers are looked for
 
@@ -20,7 +20,9 @@ _CORRECTION = re.compile(
     r"\b(?:wait|actually|correction|sorry|oops|rather|i mean|let me (?:re|double))", re.IGNORECASE
 )
 _EXPLANATION = re.compile(
-    r",? \b(?:because|since|as|which|where|when|for|after|so that|due to)\b.*| \(.*", re.DOTALL
+    r",? \b(?:because|since|as|which|where|when|for|after|so that|due to)\b.*"
+    r"| \((?=[^()\\]*\b[A-Za-z]{3}).*",
+    re.DOTALL,
 )
 _CUE = re.compile(
     r"\banswer\b(?:\s+(?:to|for|of)\b[^.:\n]{0,80}?)?[\s*_]*"
@@ -28,7 +30,7 @@ _CUE = re.compile(
     r"(?:\s*(?:therefore|thus|then|hence|simply|just|option|choice)\b)?[\s*_:]*",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.!?;](?=[\s*_\"')]|$)|\n")
+_SENTENCE_END = re.compile(r"[.?;](?=[\s*_\"')]|$)|!(?=\s*$|\s+[A-Z])|\n")
 
 
 def after_thinking(text: str) -> str | None:
@@ -115,6 +117,15 @@ def last_sentence(text: str) -> str:
     return plain_ends(re.split(r"(?<=[.!?;])\s+", last_line(text))[-1])
 
 
+def closing_maths(text: str) -> str | None:
+    r"""The maths that a text ends with, `\[x = 5\]` say, unless it is the second of "$5$ or $6$"."""
+    end = text.rstrip()[-_TAIL:].rstrip(".,;: *_")
+    found = _MATHS_AT_END.search(end)
+    if found is None or _BEFORE.search(end[: found.start()]):
+        return None
+    return next(part for part in found.groups() if part).strip() or None
+
+
 def last_maths(text: str) -> str | None:
     r"""What the last `$...$`, `\(...\)` or `\[...\]` holds."""
     found = re.findall(
@@ -123,11 +134,16 @@ def last_maths(text: str) -> str | None:
     return next((part for part in found[-1] if part), None) if found else None
 
 
+_MATHS_AT_END = re.compile(
+    r"(?:\$\$([^$]+)\$\$|\\\[((?:(?!\\\[)[^$])+?)\\\]|\\\(((?:(?!\\\()[^\n$])+?)\\\)"
+    r"|(?<!\$)\$([^$\n]+)\$)\Z"
+)
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")  # GSM8K's annotations
 _GLUE = re.compile(r"\s*(\*\*|[\^*/+=<>]|\\(?:le|ge|lt|gt|ne|approx|pm)q?\b)\s*")
 _MINUS = re.compile(r"(?<=[\d)}\]])\s*-\s*(?=[\d(\\.a-z])|(?<=\b[a-zA-Z])\s*-\s+(?=\d)|(?<=[=(])- ")
 _TIMES = re.compile(r"(?<=\d)\s*x\s*(?=\d)")
-_CLUSTER = re.compile(r"\S*\d\S*")
+_CLUSTER = re.compile(r"\S+")
+_DIGIT = re.compile(r"\d")
 _NAME = re.compile(r"[A-Za-z]{2,}[-_]?\d+[A-Za-z]*")  # COVID-19, Q10a, not x=5
 _BEFORE = re.compile(r"\d\S*\s+(?:or|to|and)\s+$")
 
@@ -140,13 +156,14 @@ def number_in(text: str, *, first: bool = False) -> str | None:
     With `first` the first, if the text begins with it.
     """
     text = text if len(text) <= _TAIL else text[_window(text) :]
-    text = re.sub(r"(?m)^\s*(?:[-*+]|>)\s+", "", _CALCULATOR.sub("", text))
-    text = clean_lines(text).replace("**", "")
+    text = clean_lines(_CALCULATOR.sub("", text))
+    text = re.sub(r"(?m)^(?:[-*+]|>) ", "", text).replace("**", "")
     text = _TIMES.sub("*", _MINUS.sub("-", _GLUE.sub(r"\1", text)))
     clusters = [
         cluster
         for cluster in _CLUSTER.finditer(text)
-        if not _NAME.fullmatch(cluster.group().strip(".,;:!?()[]\"'*_"))
+        if _DIGIT.search(cluster.group())
+        and not _NAME.fullmatch(cluster.group().strip(".,;:!?()[]\"'*_"))
     ]
     if not clusters:
         return None
@@ -183,8 +200,9 @@ def clean_lines(text: str) -> str:
 
 
 def _window(text: str) -> int:
-    """Where the tail begins, at white space, so that no number is cut."""
-    return max(text.rfind(" ", 0, -_TAIL), text.rfind("\n", 0, -_TAIL)) + 1
+    """Where the tail begins, at white space, so that no number that can be read is cut."""
+    white = max(text.rfind(" ", 0, -_TAIL), text.rfind("\n", 0, -_TAIL)) + 1
+    return max(white, len(text) - LONGEST - _TAIL)
 
 
 def _unwrapped(text: str) -> str:

@@ -120,7 +120,9 @@ def _truth(text: str) -> _Truth | None:
         return _Truth(told, plain, NUMBER, number)
     if option:
         return _Truth(option, option.casefold(), LETTER)
-    if re.search(r"[\\^=<>+*/_|{}\[\](),]|\d", cleaned) and not re.search(
+    if re.search(
+        r"[\\^=<>+*/_|{}\[\](),]|\d|\b[A-Za-z]\s*-\s*[A-Za-z]\b", cleaned
+    ) and not re.search(
         r"[A-Za-z]{3,}(?:[ ,]+(?:\w+[ ,]+)?[A-Za-z]{3,})+", re.sub(r"\\[A-Za-z]+", " ", cleaned)
     ):
         return _Truth(told, plain, MATHS)
@@ -189,7 +191,9 @@ def _judge_marked(line: str, wanted: _Truth) -> _Found:
 
 def _number_at_end(text: str, wanted: _Truth) -> _Found:
     cued = endings.cue(text)
-    told = (cued and _number_said(cued)) or endings.number_in(text)
+    closing = None if cued else endings.closing_maths(text)
+    told = (cued and _number_said(cued)) or (closing and _number_said(closing))
+    told = told or endings.number_in(text)
     if told is None:
         return _Found(none=True)
     said = quantity(told)
@@ -299,7 +303,7 @@ def _without_variable(cleaned: str) -> str:
 
 def _is_prose(text: str) -> bool:
     words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\\[A-Za-z]+", " ", text))
-    sentences = re.search(r"[A-Za-z]{2,}[.!?]\s+[A-Z]", text)
+    sentences = re.search(r"[A-Za-z]{2}[.!?]\s+[A-Z]", text)
     return len(words) > _WORDS_OF_TRUTH or (sentences is not None and len(words) > 6)
 
 

@@ -37,6 +37,9 @@ def chosen(text: str) -> str | None:
     line = letter(clean(endings.last_line(text)))
     if line:
         return line
+    display = endings.closing_maths(text)
+    if display and letter(clean(display)) and not text.rstrip(" .*_\n").endswith("$"):
+        return letter(clean(display))
     sentence = endings.last_sentence(text)
     for tail in reversed([*_CHOICE.finditer(sentence)]):
         rest = sentence[tail.end() :].strip("*_)]}\"'`$. ")
@@ -68,7 +71,7 @@ def letter(cleaned: str) -> str | None:
     said = endings.plain_ends(endings.without_cue(endings.plain_ends(cleaned)))
     said = re.sub(r"^(?:option|choice|letter)\s+", "", said, flags=re.IGNORECASE)
     found = re.fullmatch(r"[(\[{<*_]*([A-Za-z])[)\]}>*_.:,!]*", said)
-    if found:
+    if found and not (found[1].islower() and "!" in said):  # n! is a factorial
         return found[1].upper()
     before = re.match(
         r"(?:\(([A-Z])\)|\[([A-Z])\]|([A-Z])[*_]*[).:][*_]*(?=\s))[*_]*[:.]?\s*(\S.*)", said

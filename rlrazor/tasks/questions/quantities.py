@@ -5,7 +5,7 @@ import re
 import unicodedata
 from fractions import Fraction
 
-_LONGEST = 20_000  # characters of a number; a longer one is compared as text only
+LONGEST = 20_000  # characters of a number; a longer one is compared as text only
 _EXACT = 400  # digits, and the exponent, of what becomes a Fraction
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
@@ -31,7 +31,7 @@ _CHARACTERS = str.maketrans(
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _LATEX = (
     (re.compile(r"\\\\\$|\\\$|\$|\\[()\[\]]"), ""),  # where maths begins and ends, and dollars
-    (re.compile(r"\\!"), ""),
+    (re.compile(r"\\!\s*"), ""),
     (re.compile(r"\\[,;:> ~]|~|\\q?quad\b"), " "),
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\left\b\s*|\\right\b\s*|\\displaystyle\b|\\(?:bf|rm|it)\b"), ""),
@@ -179,7 +179,7 @@ def quantity(text: str, *, loose: bool = True) -> Quantity | None:
 
     `loose` reads 5m as 5 metres; a truth 5m is a product, for which 5 must not be right.
     """
-    if len(text) > _LONGEST:
+    if len(text) > LONGEST:
         return None
     found = _QUANTITY.fullmatch(text.strip().rstrip(".,;: "))
     if found is None or (found["sign"] and found["sign_behind"]):

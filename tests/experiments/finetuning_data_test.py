@@ -1,76 +1,18 @@
-"""Examples from files, and rows from examples."""
+"""Rows from examples."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
 
 from experiments.finetuning.data import (
     Encoded,
-    Example,
     batches,
     bucket,
     encode,
     pad,
-    read_examples,
 )
-
-
-def write(tmp_path, *lines):
-    path = tmp_path / "data.jsonl"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def read(path, system=""):
-    return read_examples(path, asked="question", answer="answer", system=system)
-
-
-def test_both_kinds_of_line_are_read(tmp_path):
-    talk = [
-        {"role": "user", "content": "hi"},
-        {"role": "assistant", "content": "yes?"},
-        {"role": "user", "content": "2 + 2"},
-        {"role": "assistant", "content": "4"},
-    ]
-    path = write(
-        tmp_path,
-        json.dumps({"question": "1 + 1", "answer": "2", "other": 3}),
-        "",
-        json.dumps({"messages": talk}),
-    )
-    plain, talked = read(path)
-    assert plain == Example([{"role": "user", "content": "1 + 1"}], "2")
-    assert talked == Example(talk[:3], "4")
-    assert read(path, system="Think.")[0].asked[0] == {"role": "system", "content": "Think."}
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "{",
-        "[]",
-        "7",
-        '{"question": "1 + 1"}',
-        '{"question": "1 + 1", "answer": 2}',
-        '{"messages": []}',
-        '{"messages": [{"role": "user", "content": "hi"}]}',
-        '{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}',
-        '{"messages": [{"role": "user"}, {"role": "assistant", "content": "a"}]}',
-    ],
-)
-def test_a_broken_line_is_named(tmp_path, line):
-    path = write(tmp_path, '{"question": "1 + 1", "answer": "2"}', line)
-    with pytest.raises(ValueError, match=r"data.jsonl line 2 is neither"):
-        read(path)
-
-
-def test_a_missing_or_empty_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"none.jsonl' cannot be read"):
-        read(tmp_path / "none.jsonl")
-    with pytest.raises(ValueError, match="has no examples"):
-        read(write(tmp_path))
+from rlrazor.tasks.questions.lines import Example
 
 
 def encoded(n):

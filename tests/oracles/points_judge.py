@@ -3,11 +3,12 @@
 Nothing is evaluated by Python itself: a formula becomes a tree, and a tree a number, in view.
 """
 
-import functools
+import contextlib
 import itertools
 import operator
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
@@ -18,12 +19,14 @@ FLAGS: tuple[str, ...] = (
     "card_unused", "wrong_value", "cards_misread", "numbers_mistranslated", "correct",
 )  # fmt: skip
 
+DEEPEST = 1023  # brackets within brackets
+
 Tree: TypeAlias = "int | list[Tree | str]"  # a list is operand, operator, operand, ...
 Number: TypeAlias = int | float | Fraction
 
 
 class MalformedError(Exception):
-    """The object does not hold exactly the three fields."""
+    """No object, or one that is not in the grammar."""
 
 
 class IllegalError(Exception):
@@ -31,9 +34,9 @@ class IllegalError(Exception):
 
 
 class Fields(NamedTuple):
-    cards: list[int]  # ranks, 1 = A, ..., 13 = K
-    number: list[int]
-    formula: bytes
+    cards: list[int | None]  # ranks, 1 = A, ..., 13 = K; None is no card
+    number: list[int | None]
+    formula: bytes  # as it stands between the quotes
 
 
 class Formula(NamedTuple):
@@ -45,21 +48,17 @@ class Formula(NamedTuple):
 def judge(text: bytes, ranks: Sequence[int], rule: Rule) -> dict[str, bool]:
     """Every flag of one answer to the hand `ranks`."""
     flags = dict.fromkeys(FLAGS, False)
-    inside = last_object(text)
-    if inside is None:
-        flags["no_object"] = True
-        return flags
-    try:
-        fields = read_fields(inside)
-    except MalformedError:
-        flags["malformed_field"] = True
+    fields = read_object(text)
+    if fields is None:
+        braces = re.search(rb"\{.*\}", text, re.DOTALL)
+        flags["malformed_field" if braces else "no_object"] = True
         return flags
 
-    flags["cards_misread"] = sorted(fields.cards) != sorted(ranks)
-    translation = [rule.values[rank - 1] for rank in fields.cards]
-    flags["numbers_mistranslated"] = len(fields.cards) != rule.cards or sorted(
+    flags["cards_misread"] = Counter(fields.cards) != Counter(ranks)
+    translation = [rule.values[rank - 1] for rank in fields.cards if rank is not None]
+    flags["numbers_mistranslated"] = len(translation) != rule.cards or Counter(
         fields.number
-    ) != sorted(translation)
+    ) != Counter(translation)
     try:
         formula = read_formula(fields.formula)
     except IllegalError:
@@ -85,23 +84,30 @@ def reaches(formula: Formula, target: int) -> bool:
         return False
 
 
-# The object: braces always count, and every token takes the white space before it.
-
-COMPLETE_OBJECT = re.compile(rb"\{([^{}]*)\}")
+# The object: every token takes the white space before it.
 
 
 def token(pattern: bytes) -> re.Pattern[bytes]:
     """Matches white space and then the pattern, whose last group is the token."""
-    return re.compile(rb"[ \t\n\r]*" + pattern)
+    return re.compile(rb"[ \t\n\r]*" + pattern, re.DOTALL)
 
 
-INTEGER = token(rb"(0|[1-9][0-9]*)")
-CARD = token(rb"""(["']?)(10|[A2-9JQK])\1""")
-KEY = token(rb'"(cards|number|formula)"')
-STRING = token(rb'"([^"]*)"')
+STRING = rb'"((?:[^"\\]|\\.)*)"'
+SINGLE = rb"'((?:[^'\\]|\\.)*)'"
+WORD = rb"""([^ \t\n\r,\[\]{}"']+)"""
+BEGINNING = re.compile(rb'\{(?=[ \t\n\r]*")')
+KEY, SCALAR = token(STRING), token(b"(?:" + STRING + b"|" + WORD + b")")
+ITEM = token(b"(?:" + STRING + b"|" + SINGLE + b"|" + WORD + b")")
 COLON, COMMA, OPEN, CLOSE = token(b"(:)"), token(b"(,)"), token(rb"(\[)"), token(rb"(\])")
+BEGIN, CLOSING, END = token(rb"(\{)"), token(rb"(\})"), token(rb"(\Z)")
+INSIDE_LIST = re.compile(rb'(?:[^\[\]{}"]|"(?:[^"\\]|\\.)*")*', re.DOTALL)
+
+NAMES = {**{name: rank for rank, name in enumerate(RANKS, start=1)}, "1": 1, "T": 10}
+WORDS = {"ACE": 1, "JACK": 11, "QUEEN": 12, "KING": 13}
+SHORT = re.compile(rf"({'|'.join(NAMES)})(?:[SHDC]|[\u2660-\u2667]\ufe0f?)?", re.IGNORECASE)
+OF_SUIT = re.compile(r"[ \t\n\r]+of[ \t\n\r]+(spades|hearts|diamonds|clubs)\Z", re.IGNORECASE)
+WHOLE = re.compile(rb"(0|[1-9][0-9]*)(?:\.0*)?")
 FORMULA_TOKEN = token(rb"(0|[1-9][0-9]*|[-+*/()=])")
-END = token(rb"(\Z)")
 
 
 class Reader:
@@ -124,41 +130,76 @@ class Reader:
         return taken
 
 
-def last_object(text: bytes) -> bytes | None:
-    """What stands between the last "{" and "}" with no brace between them."""
-    found = COMPLETE_OBJECT.findall(text)
-    return found[-1] if found else None
+def read_object(text: bytes) -> Fields | None:
+    """The fields of the last object that can be read; each ends before the next begins."""
+    starts = [found.start() for found in BEGINNING.finditer(text)]
+    for start, stop in reversed([*itertools.pairwise([*starts, len(text)])]):
+        with contextlib.suppress(MalformedError):
+            return read_fields(text[start:stop])
+    return None
 
 
-def read_fields(inside: bytes) -> Fields:
-    reader, found = Reader(inside), {}
+def read_fields(text: bytes) -> Fields:
+    """What the object at the front of a text says; of two fields of one name, the later one."""
+    reader, found = Reader(text), {}
+    reader.need(BEGIN)
     while (key := reader.take(KEY)) is not None:
-        if key in found:
-            raise MalformedError
         reader.need(COLON)
-        if key == b"cards":
-            found[key] = [RANKS.index(card.decode()) + 1 for card in read_list(reader, CARD)]
-        elif key == b"number":
-            found[key] = [read_integer(digits) for digits in read_list(reader, INTEGER)]
+        if key == b"formula":
+            found[key] = reader.need(KEY)
+        elif key == b"cards":
+            found[key] = [read_card(item) for item in read_list(reader)]
+        elif key in (b"number", b"numbers"):
+            found[b"number"] = [read_number(item) for item in read_list(reader)]
         else:
-            found[key] = reader.need(STRING)
+            skip(reader)
         if reader.take(COMMA) is None:
             break
-    reader.need(END)
-    if len(found) < 3:
+    reader.need(CLOSING)
+    if b"formula" not in found:
         raise MalformedError
-    return Fields(found[b"cards"], found[b"number"], found[b"formula"])
+    return Fields(found.get(b"cards", []), found.get(b"number", []), found[b"formula"])
 
 
-def read_list(reader: Reader, element: re.Pattern[bytes]) -> list[bytes]:
-    reader.need(OPEN)
-    if reader.take(CLOSE) is not None:
+def read_list(reader: Reader) -> list[bytes]:
+    """The items; none where something else than a list stands."""
+    if reader.take(OPEN) is None:
+        skip(reader)
         return []
-    elements = [reader.need(element)]
-    while reader.take(COMMA) is not None:
-        elements.append(reader.need(element))
-    reader.need(CLOSE)
-    return elements
+    items = []
+    while reader.take(CLOSE) is None:
+        items.append(reader.need(ITEM))
+        if reader.take(COMMA) is None:
+            reader.need(CLOSE)
+            break
+    return items
+
+
+def skip(reader: Reader, depth: int = 0) -> None:
+    """A value of a field that nobody asked for: a string, a word, or lists three deep."""
+    if depth == 0 and reader.take(SCALAR) is not None:
+        return
+    reader.need(OPEN)
+    reader.take(INSIDE_LIST)
+    while reader.take(CLOSE) is None:
+        if depth == 2:
+            raise MalformedError
+        skip(reader, depth + 1)
+        reader.take(INSIDE_LIST)
+
+
+def read_card(item: bytes) -> int | None:
+    name = item.strip(b" \t\n\r").decode("utf-8", "replace")
+    bare = OF_SUIT.sub("", name)
+    if bare.upper() in WORDS:
+        return WORDS[bare.upper()]
+    short = SHORT.fullmatch(bare)
+    return NAMES[short[1].upper()] if short else None
+
+
+def read_number(item: bytes) -> int | None:
+    whole = WHOLE.fullmatch(item.strip(b" \t\n\r"))
+    return read_integer(whole[1]) if whole else None
 
 
 def read_integer(digits: bytes) -> int:
@@ -185,9 +226,36 @@ def read_formula(formula: bytes) -> Formula:
     return Formula(grow(tokens), [item for item in tokens if isinstance(item, int)], stated)
 
 
+PLAIN = {char: char for char in "+-*/()= "}  # what the released code reads where JSON escapes it
+SIGNS = {
+    "\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{DIVISION SIGN}": "/", "\N{DIVISION SLASH}": "/",
+    "\N{MULTIPLICATION SIGN}": "*", "\N{MIDDLE DOT}": "*", "\N{DOT OPERATOR}": "*",
+    "\N{ASTERISK OPERATOR}": "*", "\N{NO-BREAK SPACE}": " ", "\N{NARROW NO-BREAK SPACE}": " ",
+}  # fmt: skip
+
+
+def unescaped(formula: bytes) -> bytes:
+    """With JSON's escapes of symbols undone."""
+    formula = formula.replace(rb"\/", b"/")
+    for char in (*PLAIN, *SIGNS):
+        for digits in (f"{ord(char):04x}", f"{ord(char):04X}"):
+            formula = formula.replace(rb"\u" + digits.encode(), char.encode())
+    return formula
+
+
+def plainly(formula: bytes) -> bytes:
+    """The formula in ASCII alone, as far as it has symbols that we know."""
+    formula = unescaped(formula)
+    for name, plain in (("times", b"*"), ("cdot", b"*"), ("ast", b"*"), ("div", b"/")):
+        formula = re.sub(rb"\\{1,2}" + name.encode(), plain, formula)
+    for sign, plain in SIGNS.items():
+        formula = formula.replace(sign.encode(), plain.encode())
+    return re.sub(b"[xX]", b"*", formula)
+
+
 def formula_tokens(formula: bytes) -> list[int | str]:
     """An integer with a leading zero becomes two in a row, which no tree allows."""
-    reader, tokens = Reader(formula), []
+    reader, tokens = Reader(plainly(formula)), []
     while (taken := reader.take(FORMULA_TOKEN)) is not None:
         tokens.append(read_integer(taken) if taken.isdigit() else taken.decode())
     if reader.take(END) is None:
@@ -200,6 +268,8 @@ def grow(tokens: list[int | str]) -> Tree:
     levels: list[list] = [[]]
     for item in tokens:
         if item == "(":
+            if len(levels) > DEEPEST:
+                raise IllegalError
             levels.append([])
         elif item == ")":
             if len(levels) == 1:
@@ -245,113 +315,3 @@ def apply(operators: dict[str, Callable], items: list) -> list:
         else:
             done += [name, operand]
     return done
-
-
-# What the released code scores.
-
-
-def released_answer_score(
-    text: bytes,
-    ranks: Sequence[int],
-    rule: Rule,
-    solutions: Collection[str] | None = None,
-    *,
-    visual: bool = False,
-) -> float:
-    """The score of a whole answer; in a visual task a misread hand ends it."""
-    inside = last_object(text)
-    try:
-        fields = read_fields(inside if inside is not None else b"")
-    except MalformedError:
-        return -3.0
-    if visual and sorted(fields.cards) != sorted(ranks):
-        return -1.5
-    return released_score(fields.formula, ranks, rule, solutions)
-
-
-def released_score(
-    formula: bytes, ranks: Sequence[int], rule: Rule, solutions: Collection[str] | None = None
-) -> float:
-    """The score of a formula; `solutions` are its solver's, searched here if not given."""
-    formula = formula.split(b"=")[0]
-    if re.search(rb"[^0-9+\-*/()]", formula):
-        return -3.0
-    parts = re.findall(rb"[0-9]+|[^0-9]", formula)
-    held = [rule.values[rank - 1] for rank in ranks]
-    used = [read_integer(part) for part in parts if part.isdigit()]
-    score = -3.0 * violations(parts)
-    if any(used.count(number) > held.count(number) for number in used):
-        score -= 2.0
-    if any(used.count(number) < held.count(number) for number in held):
-        score -= 2.0
-    if score != 0.0:
-        return score
-
-    try:
-        tree = grow(formula_tokens(formula))
-        if value(tree, operator.truediv) == rule.target:
-            return 5.0
-        raised, may_be_listed = False, value(tree, Fraction) == rule.target
-    except (IllegalError, ZeroDivisionError):
-        raised, may_be_listed = True, True
-    if solutions is None:
-        solutions = released_solutions(held, rule.target) if may_be_listed else ()
-    if any(solution.startswith(formula.decode()) for solution in solutions):
-        return 1.0 if raised else 0.0
-    return -1.0
-
-
-def violations(parts: list[bytes]) -> int:
-    """How many tokens stand where they may not; what is left open at the end is not counted."""
-    count, previous, depth = 0, "start", 0
-    for part in parts:
-        if part.isdigit():
-            kind, follows = "number", ("start", "operator", "open")
-        elif part == b"(":
-            kind, follows = "open", ("start", "operator", "open")
-        elif part == b")":
-            kind, follows = "close", ("number", "close")
-        else:
-            kind, follows = "operator", ("number", "close")
-        if previous not in follows or (kind == "close" and depth == 0):
-            count += 1
-        elif kind in ("open", "close"):
-            depth += 1 if kind == "open" else -1
-        previous = kind
-    return count
-
-
-def released_solutions(numbers: Sequence[int], target: int) -> list[str]:
-    """The strings that the released solver finds, which lacks most bracketings."""
-    return list(_released_solutions(tuple(sorted(numbers)), target))
-
-
-@functools.cache
-def _released_solutions(numbers: tuple[int, ...], target: int) -> tuple[str, ...]:
-    found = []
-    for ordering in sorted(set(itertools.permutations(numbers))):
-        for operators in itertools.product("+-*/", repeat=len(numbers) - 1):
-            flat = [*itertools.chain(*zip(ordering, operators, strict=False)), ordering[-1]]
-            for tree in bracketings(flat):
-                try:
-                    if value(tree, Fraction) == target:
-                        found.append(spell(tree))
-                except ZeroDivisionError:
-                    pass
-    return tuple(found)
-
-
-def bracketings(flat: list) -> list[list]:
-    """None; one pair around two or more operands but not all; (a?b)?(c?d) on the first four."""
-    trees, size = [flat], len(flat)
-    for start in range(0, size, 2):
-        for stop in range(start + 3, size + 1, 2):
-            if stop - start < size:
-                trees.append([*flat[:start], flat[start:stop], *flat[stop:]])
-    if size >= 7:
-        trees.append([flat[0:3], flat[3], flat[4:7], *flat[7:]])
-    return trees
-
-
-def spell(tree: list) -> str:
-    return "".join(f"({spell(item)})" if isinstance(item, list) else str(item) for item in tree)

@@ -1,10 +1,11 @@
 """Reads the bytes of an answer into registers for all that the judge asks about.
 
-What an answer may look like is said in `verifier`. A first pass turns each byte into an event, with
-the state of the grammar's automaton, an integer and a bracket counter; a second puts the events
-into a few registers of fixed size. So work and memory depend on the length of the text alone:
-hostile text costs what any text costs. Registers are packed into words and nothing is indexed by
-data, because these passes are most of a verdict's time.
+What an answer may look like is said in `verifier`. A first pass runs the grammar's automaton over
+all bytes, which says of each what it is; a second, from the end, keeps the last object that the
+automaton accepts. A third turns each byte into an event, with an integer and a bracket counter; a
+fourth puts the events into a few registers of fixed size. So work and memory depend on the length
+of the text alone: hostile text costs what any text costs. Registers are packed into words and
+nothing but the automaton is indexed by data, because these passes are most of a verdict's time.
 """
 
 import functools
@@ -16,44 +17,48 @@ import numpy as np
 from flax import struct
 
 from rlrazor.tasks.general_points import grammar, pieces
+from rlrazor.tasks.general_points.grammar import Role
 from rlrazor.tasks.general_points.rational import OPERATORS
 from rlrazor.tasks.general_points.rule import LARGEST_INTEGER, LARGEST_VALUE
 
-LONGEST_TEXT = 1023  # bytes: brackets are counted in ten bits
+DEEPEST = 1023  # brackets within brackets: they are counted in ten bits
 MANY = 7  # lists are counted up to here
 
-# What a byte is, as bits of one word: its class for the automaton, then these.
-_CLASS = 2**6 - 1
-_NUMBER_AT, _NUMBER = 6, 15  # a digit's worth, an operator's code
-_RANK_AT, _RANK = 10, 15  # of the card that ends with this byte
-(_DIGIT, _OPERATOR, _OPEN, _CLOSE, _EQUALS, _BLANK, _FOREIGN, _COLON, _AFTER_DIGIT, _ENDS) = (
-    1 << bit for bit in range(14, 24)
-)
+# What a byte is, as bits of one word: what it counts, then what it is.
+_COUNT = 15  # a digit's worth, an operator's code, the rank of a card
+(_DIGIT, _OPERATOR, _OPEN, _CLOSE, _EQUALS, _BLANK, _FOREIGN, _SPELLED, _TOLD, _CARD_NAMED, _LISTED,
+ _NO_CARD, _NO_NUMBER, _CARDS, _NUMBER, _FORMULA, _BEGINS, _ENDS, _BRACE) = (
+    1 << bit for bit in range(4, 23)
+)  # fmt: skip
+_WORD_BITS = 23
+_LAST, _FOUND = 1 << 23, 1 << 24  # the last digit of an integer; a `{` and a `}` behind it
 
 # Events: the kind in four bits, the place in its list in three, above them what the kind holds.
 _NOTHING, _CARD, _INTEGER, _LITERAL, _OPERATION, _OPENING, _CLOSING = range(7)
 _PLACE_AT, _PLACE, _PAYLOAD_AT = 4, 7, 7
 
 # Flags of the formula.
-COMPLETE, LEADING_ZERO, BLANKS, FOREIGN = 1, 2, 4, 8
+COMPLETE, LEADING_ZERO, BLANKS, FOREIGN, SPELLED = 1, 2, 4, 8, 16
 
 
 @struct.dataclass
 class Reading:
     """What one answer says. Lists hold their first C items, and count on up to MANY."""
 
-    found: jax.Array  # bool[] there is an object
-    well_formed: jax.Array  # bool[] and its fields are as they should be
+    found: jax.Array  # bool[] there is a `{` and a `}` behind it
+    well_formed: jax.Array  # bool[] and an object that the grammar accepts
     cards: jax.Array  # i32[C] ranks in the field "cards", 0 where there are fewer
     card_count: jax.Array  # i32[]
+    unknown_card: jax.Array  # bool[] the field holds something else, too
     numbers: jax.Array  # i32[C] worths in the field "number", at most LARGEST_VALUE + 1
     number_count: jax.Array  # i32[]
+    unknown_number: jax.Array  # bool[] the field holds something else, too
     literals: jax.Array  # i32[C] integers of the formula, left of `=`, likewise
     used: jax.Array  # i32[C] how often the formula holds each number of the hand
     stranger: jax.Array  # bool[] the formula holds an integer that is on no card
     operators: jax.Array  # i32[C - 1] codes of the formula's first operators
     tightness: jax.Array  # i32[C - 1] the tighter of two neighbours acts first
-    flags: jax.Array  # i32[] COMPLETE, LEADING_ZERO, BLANKS and FOREIGN, of the left side
+    flags: jax.Array  # i32[] COMPLETE to SPELLED, of the left side
     unclosed: jax.Array  # i32[] brackets still open where the left side ends
     violations: jax.Array  # i32[] tokens of the left side that cannot stand where they do
     right: jax.Array  # i32[] 0: no `=`; 1: nothing behind it; 2: one integer; 3: anything else
@@ -63,8 +68,7 @@ class Reading:
 
 @struct.dataclass
 class _Lexer:
-    state: jax.Array  # i32[] of the automaton
-    integer: jax.Array  # i32[] worth of the digits just before
+    integer: jax.Array  # i32[] worth of the digits just before, -1 without
     place: jax.Array  # i32[] items of the current list so far
     flags: jax.Array  # i32[]
     depth: jax.Array  # i32[]
@@ -74,63 +78,65 @@ class _Lexer:
 
 
 @functools.cache
-def _byte_table() -> np.ndarray:  # i32[256]
-    table = np.full(256, _FOREIGN, np.int32)
+def _table() -> tuple[np.ndarray, np.ndarray, int]:
+    """The grammar's automaton: class of each byte, u32[states * classes] of `next state <<
+    _WORD_BITS | what the byte is`, first state."""
+    words = np.zeros((len(Role), 256), np.int64)
+    own = words[Role.OWN]
+    own[:] = _FOREIGN
     for digit in range(10):
-        table[ord("0") + digit] = _DIGIT | digit << _NUMBER_AT | digit << _RANK_AT
-    table[ord("0")] |= 10 << _RANK_AT  # the second byte of a ten; no card ends with another 0
-    for rank, symbol in ((1, "A"), (11, "J"), (12, "Q"), (13, "K")):
-        table[ord(symbol)] |= rank << _RANK_AT
+        own[ord("0") + digit] = _DIGIT | digit
     for code, symbol in enumerate(OPERATORS):
-        table[ord(symbol)] = _OPERATOR | code << _NUMBER_AT
-    for symbol, bit in zip("()=:", (_OPEN, _CLOSE, _EQUALS, _COLON | _FOREIGN), strict=True):
-        table[ord(symbol)] = bit
-    for symbol in grammar.BLANKS:
-        table[ord(symbol)] = _BLANK
-    return table | grammar.byte_classes()
-
-
-def last_object(
-    text: jax.Array,  # u8[T]
-) -> tuple[jax.Array, jax.Array]:  # bool[T] strictly inside the last complete object, bool[] any
-    """A `{` always begins an object and a `}` always ends one, wherever they stand."""
-    (T,) = text.shape
-    at = jnp.arange(T)
-    is_open, is_close = text == ord("{"), text == ord("}")
-    last_close = jnp.max(jnp.where(is_close, at, -1))
-    start = jnp.max(jnp.where(is_open & (at < last_close), at, -1))
-    end = jnp.min(jnp.where(is_close & (at > start), at, T))
-    found = start >= 0
-    return found & (at > start) & (at < end), found
+        own[ord(symbol)] = _OPERATOR | code
+    for symbol, bit in zip("()=", (_OPEN, _CLOSE, _EQUALS), strict=True):
+        own[ord(symbol)] = bit
+    own[list(grammar.BLANKS)] = _BLANK
+    own |= _TOLD
+    words[Role.FOREIGN] = _FOREIGN | _TOLD
+    for role, meaning in grammar.MEANINGS.items():
+        words[role] = own[ord(meaning)] | _SPELLED * role.name.startswith("SPELLED")
+    words[Role.DIGIT] = own & (_DIGIT | _COUNT) | _LISTED
+    words[Role.CARD] = [_CARD_NAMED | grammar.RANKS_OF_BYTES.get(byte, 1) for byte in range(256)]
+    for role, bit in (
+        (Role.NO_CARD, _NO_CARD),
+        (Role.NO_NUMBER, _NO_NUMBER),
+        (Role.CARDS, _CARDS),
+        (Role.NUMBER, _NUMBER),
+        (Role.FORMULA, _FORMULA),
+        (Role.BEGINS, _BEGINS),
+        (Role.ENDS, _ENDS),
+    ):
+        words[role] = bit
+    words[:, ord("}")] |= _BRACE
+    classes, targets, words, start = grammar.automaton(words)
+    return classes, (targets << _WORD_BITS | words).astype(np.uint32), start
 
 
 def read(
     text: jax.Array,  # u8[T] zeros after the end, which count as any other byte outside
     hand: jax.Array,  # i32[C] the numbers on the cards
 ) -> Reading:
-    """Reads one answer. T is static and at most LONGEST_TEXT."""
+    """Reads one answer, of any static length T."""
     chex.assert_rank([text, hand], 1)
     chex.assert_type(text, jnp.uint8)
     (T,), (C,) = text.shape, hand.shape
-    if not 0 < T <= LONGEST_TEXT:
-        raise ValueError(
-            f"answers of {T} bytes cannot be judged; give each row 1 to {LONGEST_TEXT} bytes"
-        )
-    lexer, events, found = _lex_all(text)
+    if not T:
+        raise ValueError("answers of 0 bytes cannot be judged; give each row at least one byte")
+    lexer, events, met = _lex_all(text)
     # A pass of its own: in one loop, the compiler would derive each event anew for each register.
     registers, _ = jax.lax.scan(
         functools.partial(_collect, tuple(hand)), _Registers.empty(), events
     )
-    _, _, accepting = grammar.automaton()
-    accepted = functools.reduce(jnp.logical_or, [lexer.state == s for s in sorted(accepting)])
     binding = _unpack(registers.operators, _OPERATOR_BITS, C - 1)
     return Reading(
-        found=found,
-        well_formed=found & accepted,
+        found=(met & _FOUND) > 0,
+        well_formed=(met & _ENDS) > 0,
         cards=_unpack(registers.cards, _CARD_BITS, C),
         card_count=registers.counts & MANY,
+        unknown_card=(met & _NO_CARD) > 0,
         numbers=_unpack(registers.numbers, _VALUE_BITS, C),
         number_count=registers.counts >> 3 & MANY,
+        unknown_number=(met & _NO_NUMBER) > 0,
         literals=_unpack(registers.literals, _VALUE_BITS, C),
         used=_unpack((registers.used,), _COUNT_BITS, C),
         stranger=registers.stranger > 0,
@@ -160,72 +166,89 @@ def formula_tokens(
     return jnp.stack([jnp.sum(jnp.where(place == p, piece, 0)) for p in range(size)])
 
 
-def _lex_all(text: jax.Array) -> tuple[_Lexer, jax.Array, jax.Array]:  # i32[T] events, bool[]
-    table, start, _ = grammar.automaton()
-    inside, found = last_object(text)
-    info = jnp.asarray(_byte_table())[text]
-    info = jnp.where(inside, info, info & ~_CLASS | grammar.OUTSIDE)
-    digit = (info & _DIGIT) > 0
-    no = jnp.zeros(1, bool)
-    info += jnp.where(jnp.concatenate([no, digit[:-1]]), _AFTER_DIGIT, 0)
-    info += jnp.where(digit & ~jnp.concatenate([digit[1:], no]), _ENDS, 0)
-    lexer = _Lexer(jnp.int32(start), *[jnp.int32(0)] * 7)
-    lexer, events = jax.lax.scan(functools.partial(_lex, jnp.asarray(table)), lexer, info)
-    return lexer, events, found
+def _lex_all(text: jax.Array) -> tuple[_Lexer, jax.Array, jax.Array]:  # i32[T] events, i32[] met
+    classes, table, start = _table()
+    _, size = table.shape
+    rows = jnp.asarray(table.reshape(-1))
+
+    def walk(state: jax.Array, kind: jax.Array) -> tuple[jax.Array, jax.Array]:
+        entry = rows[state * size + kind]
+        word = (entry & (2**_WORD_BITS - 1)).astype(jnp.int32)
+        return (entry >> _WORD_BITS).astype(jnp.int32), word
+
+    _, info = jax.lax.scan(walk, jnp.int32(start), jnp.asarray(classes)[text])
+    met, info = jax.lax.scan(_keep, jnp.int32(0), info, reverse=True)
+    lexer, events = jax.lax.scan(_lex, _Lexer(jnp.int32(-1), *[jnp.int32(0)] * 6), info)
+    return lexer, events, met
+
+
+def _keep(
+    met: jax.Array,  # i32[] what stands behind, as bits
+    info: jax.Array,  # i32[] what the byte is
+) -> tuple[jax.Array, jax.Array]:  # i32[] both
+    """From the end: keeps the last object, and of its fields the last of each name."""
+
+    def has(word: jax.Array, bits: int) -> jax.Array:
+        return (word & bits) > 0
+
+    inside = has(met, _ENDS) & ~has(met, _BEGINS)
+    earlier = (
+        (has(met, _FORMULA) & has(info, _TOLD))
+        | (has(met, _CARDS) & has(info, _CARD_NAMED | _NO_CARD))
+        | (has(met, _NUMBER) & has(info, _LISTED | _NO_NUMBER))
+    )
+    kept = jnp.where(inside & ~earlier, info, 0)
+    last = jnp.where(has(kept, _DIGIT) & ~has(met, _DIGIT), _LAST, 0)
+    found = jnp.where(has(met, _BRACE) & has(info, _BEGINS), _FOUND, 0)
+    fields = _CARDS | _NUMBER | _FORMULA | _NO_CARD | _NO_NUMBER | _BEGINS
+    met = met & ~_DIGIT | kept & (fields | _DIGIT) | info & (_ENDS | _BRACE) | found
+    return met, kept | last
 
 
 def _lex(
-    table: jax.Array,  # i16[states * classes]
     at: _Lexer,
     info: jax.Array,  # i32[] what the byte is
 ) -> tuple[_Lexer, jax.Array]:  # i32[] the event
-    entry = table[at.state * grammar.CLASSES + (info & _CLASS)].astype(jnp.int32)
-    role = entry & (2**grammar.ROLE_BITS - 1)
-
     def is_(bits: int) -> jax.Array:
         return (info & bits) > 0
 
-    number = info >> _NUMBER_AT & _NUMBER
-    integer = jnp.minimum(at.integer * 10 + number, LARGEST_INTEGER)
-    ends = is_(_ENDS)
-    zero_before = is_(_DIGIT) & is_(_AFTER_DIGIT) & (at.integer == 0)
+    count, ends = info & _COUNT, is_(_LAST)
+    integer = jnp.minimum(jnp.maximum(at.integer, 0) * 10 + count, LARGEST_INTEGER)
+    zero_before = is_(_DIGIT) & (at.integer == 0)
 
-    formula = role == grammar.FORMULA
-    equals = formula & is_(_EQUALS) & (at.right == 0)
-    left = formula & (at.right == 0) & ~equals
+    equals = is_(_EQUALS) & (at.right == 0)
+    left = is_(_TOLD) & (at.right == 0) & ~equals
     # An integer or an opening bracket begins an operand; the other tokens follow one.
     token = left & (ends | is_(_OPERATOR | _OPEN | _CLOSE))
     complete = (at.flags & COMPLETE) > 0
     begins = ends | is_(_OPEN)
     misplaced = begins == complete
-    unmatched = is_(_CLOSE) & (at.depth == 0)
+    unmatched = (is_(_CLOSE) & (at.depth == 0)) | (is_(_OPEN) & (at.depth == DEEPEST))
     moved = token & ~misplaced & ~unmatched
     closes = jnp.where(is_(_OPEN), 1, jnp.where(is_(_CLOSE), -1, 0))
     flags = jnp.where(token, at.flags & ~COMPLETE | (ends | is_(_CLOSE)), at.flags)
+    flags |= jnp.where(left, info // _BLANK * BLANKS & (BLANKS | FOREIGN | SPELLED), 0)
     flags |= jnp.where(left & zero_before, LEADING_ZERO, 0)
-    flags |= jnp.where(left & is_(_BLANK), BLANKS, 0) | jnp.where(left & is_(_FOREIGN), FOREIGN, 0)
 
     # Behind the `=`: one integer, and blanks around it.
-    behind = formula & (at.right > 0)
+    behind = is_(_TOLD) & (at.right > 0)
     answer = behind & ends & (at.right == 1)
-    spoilt = behind & ~is_(_BLANK) & (zero_before | ~is_(_DIGIT) | (ends & (at.right > 1)))
+    other = is_(_OPERATOR | _OPEN | _CLOSE | _EQUALS | _FOREIGN)
+    spoilt = behind & (other | zero_before | (ends & (at.right > 1)))
 
-    card = role == grammar.CARD
-    listed = (role == grammar.DIGIT) & ends
-    new_field = (role == grammar.NO_ROLE) & is_(_COLON)
+    card, listed = is_(_CARD_NAMED), is_(_LISTED) & ends
     operation = left & is_(_OPERATOR)
     kind = jnp.where(left & is_(_OPEN), _OPENING, jnp.where(left & is_(_CLOSE), _CLOSING, _NOTHING))
     kind = jnp.where(left & ends, _LITERAL, jnp.where(operation, _OPERATION, kind))
     kind = jnp.where(card, _CARD, jnp.where(listed, _INTEGER, kind))
     payload = jnp.where(
-        operation, (2 * at.depth + (number >> 1)) << 2 | number, jnp.where(ends, integer, 0)
+        operation, (2 * at.depth + (count >> 1)) << 2 | count, jnp.where(ends, integer, 0)
     )
-    payload = jnp.where(card, info >> _RANK_AT & _RANK, payload)
+    payload = jnp.where(card, count, payload)
     item = card | listed | (left & ends)
     return _Lexer(
-        state=entry >> grammar.ROLE_BITS,
-        integer=jnp.where(is_(_DIGIT), integer, 0),
-        place=jnp.where(new_field, 0, jnp.minimum(at.place + item, MANY)),
+        integer=jnp.where(is_(_DIGIT), integer, -1),
+        place=jnp.where(is_(_CARDS | _NUMBER | _FORMULA), 0, jnp.minimum(at.place + item, MANY)),
         flags=flags,
         depth=at.depth + jnp.where(moved, closes, 0),
         violations=at.violations + (token & (misplaced | unmatched)),

@@ -27,6 +27,7 @@ from rlrazor.tasks.general_points.reader import (
     FOREIGN,
     LEADING_ZERO,
     MANY,
+    SPELLED,
     Reading,
 )
 from rlrazor.tasks.general_points.rule import Rule
@@ -68,7 +69,7 @@ def released(findings: Findings, refusals: Refusals, visual: bool) -> jax.Array:
         jnp.where(own, jnp.where(closed, 0.0, PARTIAL), NO_SOLUTION),
     )
     score = jnp.where(offences < 0, offences, passed)
-    score = jnp.where((reading.flags & (BLANKS | FOREIGN)) > 0, ILLEGAL, score)
+    score = jnp.where((reading.flags & (BLANKS | FOREIGN | SPELLED)) > 0, ILLEGAL, score)
     score = jnp.where(reading.well_formed, score, ILLEGAL)
     if visual:
         score = jnp.where(failures["cards_misread"], MISREAD, score)

@@ -1,21 +1,36 @@
 """The exact judge of an answer to GeneralPoints, on bytes and on the device.
 
-An answer is text that holds a JSON object with the fields "cards", "number" and "formula", as in
+An answer is text that holds a JSON object with a formula, as in
 `{"cards": ["8", "3", "8", "3"], "number": [8, 3, 8, 3], "formula": "8/(3-8/3)=24"}`. Precisely:
 
-- **Object.** A `{` always begins an object and a `}` always ends one, also within quotes. The last
-  complete object counts, and what stands outside it does not.
-- **White space** (space, tab, line feed, carriage return) is free between tokens; it is not allowed
-  within keys, integers, cards and their quotes. A backslash means nothing special anywhere.
-- **Fields** come in any order, each exactly once, keys in double quotes, separated by commas; a
-  comma may follow the last. "cards" is a list of A, 2 ... 10, J, Q, K, each bare or in double or
-  single quotes; "number" is a list of integers; "formula" is anything in double quotes. An integer
-  is 0 or a digit other than 0 followed by any number of digits, and has no sign.
-- **Formula.** Integers joined by + - * / and brackets to any depth, then, if one likes, `=` and an
-  integer. There is no unary sign; an integer with a leading zero is illegal. `*` and `/` bind
-  tighter, equals associate to the left, arithmetic is exact. A division by zero has no value, so
-  it is a wrong value. An integer after `=` must be the target: `=24` says what the formula is
-  worth, and `=99` says it wrongly.
+- **Object.** An object begins at every `{` that a double quote follows, white space between or not,
+  and ends where its own `}` stands, before the next one begins. The last object that can be read
+  counts; what stands outside it does not, however long it is and whatever braces it has.
+- **White space** (space, tab, line feed, carriage return) is free between tokens. A comma may
+  follow the last field and the last item of a list.
+- **Fields** come in any order, keys in double quotes. Of two with one name the later counts.
+  "formula" must be there, a string. "cards" and "number" (or "numbers") may lack or be no lists:
+  then nothing was read. Any other field is skipped: a string, a word such as a number, true or
+  null, or a list of these, at most three lists deep. A string is anything between double quotes, a
+  backslash shields the character behind it; a word has no white space, quote, bracket or comma.
+- **Cards** are items in double, single or no quotes: A or 1, 2 ... 10 or T, J, Q, K, perhaps with
+  the letter or the sign of a suit right behind; Ace, Jack, Queen, King; within quotes also with a
+  suit as in "K of spades". Small and capital letters are the same, and the suit is not judged.
+- **Numbers** are items likewise: integers without sign or leading zero, perhaps with `.0` behind.
+- An item that is no card, or no number, is a misreading, or a mistranslation, and no more.
+- **Formula.** Integers joined by + - * / and brackets, nested at most `reader.DEEPEST` deep, then,
+  if one likes, `=` and an integer. There is no unary sign; an integer with a leading zero is
+  illegal. `*` and `/` bind tighter, equals associate to the left, arithmetic is exact. A division
+  by zero has no value, so it is a wrong value. An integer after `=` must be the target: `=24` says
+  what the formula is worth, and `=99` says it wrongly.
+- **Signs.** In the formula `\u00d7 \u00b7 \u22c5 \u2217 x X \\times \\cdot \\ast` are `*`,
+  `\u00f7 \u2215 \\div` are `/`, `\u2212` and the en dash are `-`, and spaces that do not break are
+  spaces. JSON's escapes of these and of the ASCII symbols are read (`\\/`, `\\u00d7`), no others.
+
+Refused, as malformed: an object that holds another one, a list within "cards" or "number",
+comments, keys in single or no quotes or in capitals, a formula in single quotes, an object without
+its `}`. As illegal: `==`, `=24.0`, `24=...`, words, `[ ]` and `{ }` as brackets, `$...$`, decimal
+points, `**`, full-width digits, letters of cards, escaped digits.
 """
 
 import itertools
@@ -88,9 +103,10 @@ def verify(
     # Numbers are held against the cards that the answer itself lists: translation apart from
     # reading. Order is free.
     listed = values[jnp.maximum(answer.cards, 1) - 1]
-    misread = (answer.card_count != C) | ~_same_multiset(answer.cards, ranks)
+    misread = answer.unknown_card | (answer.card_count != C) | ~_same_multiset(answer.cards, ranks)
     complete_lists = (answer.card_count == C) & (answer.number_count == C)
-    mistranslated = ~complete_lists | ~_same_multiset(answer.numbers, listed)
+    unknown = answer.unknown_card | answer.unknown_number
+    mistranslated = unknown | ~complete_lists | ~_same_multiset(answer.numbers, listed)
 
     failures = {
         "no_object": ~answer.found,

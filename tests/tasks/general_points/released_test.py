@@ -11,7 +11,7 @@ from rlrazor.tasks.general_points.rule import FACES_AS_TEN, FACES_IN_ORDER
 from rlrazor.tasks.general_points.verifier import verify
 from tests.oracles.points_answers import answers
 from tests.oracles.points_cases import RELEASED, with_formula
-from tests.oracles.points_judge import released_answer_score, released_solutions
+from tests.oracles.points_released import released_answer_score, released_solutions
 from tests.tasks.general_points.verifier_test import BATCH, pack
 
 REFUSALS = {rule: find_refusals(rule) for rule in (FACES_IN_ORDER, FACES_AS_TEN)}

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 
 from rlrazor.ops.spelling import spell
 from rlrazor.tasks.general_points import pieces
-from rlrazor.tasks.general_points.reader import LONGEST_TEXT
 from rlrazor.tasks.general_points.rule import FACES_AS_TEN, FACES_IN_ORDER, Rule, face_values
 from rlrazor.tasks.general_points.solver import distinct, formula_pieces, solutions
 from rlrazor.tasks.general_points.verifier import FAILURES, evaluate, verify
@@ -20,6 +19,8 @@ from tests.oracles.points_cases import CASES, FIVE, HAND, RIGHT, THREE, with_for
 from tests.oracles.points_judge import judge
 
 LENGTH = 256  # bytes; what tests.oracles.points_answers makes is never longer
+LONG = 1536
+VERY_LONG = 6000
 ODD = Rule(values=(0, *range(2, 11), 1, 50, 20), target=0)  # zeros, a worthless ace, a zero target
 
 
@@ -59,8 +60,8 @@ def check_agreement(texts, ranks, rule):
 
 @pytest.mark.parametrize("rule", sorted({case.rule for case in CASES}, key=str))
 def test_judges_as_worked_out_by_hand(rule):
-    cases = [c for c in CASES if c.rule == rule and len(c.text) <= LONGEST_TEXT]
-    found = on_device([c.text for c in cases], [c.ranks for c in cases], rule, LONGEST_TEXT)
+    cases = [c for c in CASES if c.rule == rule]
+    found = on_device([c.text for c in cases], [c.ranks for c in cases], rule, VERY_LONG)
     for case, flags in zip(cases, found, strict=True):
         assert {name for name, flag in flags.items() if flag} == set(case.flags.split()), case
 
@@ -101,11 +102,11 @@ def test_agrees_with_the_twin_under_an_odd_rule(answer):
     check_agreement([text[:LENGTH]], [ranks], ODD)
 
 
-@pytest.mark.parametrize("nested", [1, 100, 450])
+@pytest.mark.parametrize("nested", [1, 100, 450, 700])
 def test_brackets_may_be_nested_to_any_depth(nested):
     formula = b"(" * nested + b"(13-1)*6" + b")" * nested + b"/3"
     for text, correct in ((formula, True), (formula[1:], False), (formula[:-3] + b"/3", False)):
-        (flags,) = on_device([with_formula(text)], [HAND], FACES_IN_ORDER, LONGEST_TEXT)
+        (flags,) = on_device([with_formula(text)], [HAND], FACES_IN_ORDER, LONG)
         assert flags["correct"] == correct
         assert flags["illegal_formula"] != correct
 
@@ -144,7 +145,7 @@ def test_padding_and_the_length_of_a_row_change_nothing():
     texts = [case.text for case in CASES if case.rule == FACES_IN_ORDER and len(case.text) <= 128]
     hands = [HAND] * len(texts)
     short = on_device(texts, hands, FACES_IN_ORDER)
-    assert short == on_device(texts, hands, FACES_IN_ORDER, LONGEST_TEXT)
+    assert short == on_device(texts, hands, FACES_IN_ORDER, LONG)
 
 
 def test_rule_and_target_are_data():
@@ -200,10 +201,18 @@ def test_every_failure_is_named():
     assert list(judge(b"", HAND, FACES_IN_ORDER)) == [*FAILURES, "correct"]
 
 
-@pytest.mark.parametrize("length", [0, LONGEST_TEXT + 1])
-def test_refuses_rows_that_it_cannot_read(length):
-    with pytest.raises(ValueError, match=f"answers of {length} bytes cannot be judged"):
-        on_device([b""], [HAND], FACES_IN_ORDER, length)
+def test_refuses_rows_of_no_bytes():
+    with pytest.raises(ValueError, match="answers of 0 bytes cannot be judged"):
+        on_device([b""], [HAND], FACES_IN_ORDER, 0)
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_the_object_is_found_however_long_the_thoughts_are(place):
+    thoughts = b'Let {8, 3} be "it". ' * 250
+    text = thoughts + RIGHT if place == "before" else RIGHT + thoughts
+    assert len(text) > 5000
+    (flags,) = on_device([text], [HAND], FACES_IN_ORDER, VERY_LONG)
+    assert {name for name, flag in flags.items() if flag} == {"correct"}
 
 
 def test_division_by_zero_has_no_value():

@@ -13,8 +13,9 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from rlrazor.analysis.moments import Moments, polynomial_basis, r_squared
-from rlrazor.analysis.results import KL, Results
+from rlrazor.analysis.results import Results
 from rlrazor.analysis.statistics import R2_SCALE, RESAMPLES, Interval, cluster_bootstrap
+from rlrazor.lines import KL
 
 MIN_ROWS = 6  # twice the coefficients: fewer rows than that fit themselves
 
@@ -228,7 +229,7 @@ def left_out(
     """Predicts each group of arms from the quadratic of all other arms.
 
     Variants of one method (grpo and grpo_std, say) vouch for each other when left out singly;
-    `groups={"RL": RL_ARMS}` leaves a whole family out. Extrapolated rows are reported apart,
+    `groups={"RL": results.rl}` leaves a whole family out. Extrapolated rows are reported apart,
     since a quadratic bends away beyond its data. Groups with no rows are skipped.
     """
     rows, _ = law_rows(results, predictor)

@@ -26,6 +26,7 @@ from rlrazor.analysis.results import Results, main_base, main_variant
 from rlrazor.analysis.sections import Absent, Picture, Section
 from rlrazor.analysis.shift_sections import shift_sections, untested_text
 from rlrazor.analysis.statistics import LEVEL, RESAMPLES
+from rlrazor.analysis.style import Styles, arm_styles
 from rlrazor.analysis.trajectory import Trajectory
 from rlrazor.analysis.verdicts import FAILS, HOLDS, Verdict, untested, verdicts
 
@@ -77,7 +78,7 @@ def make_page(
         raise ValueError("found, trajectory and run belong in each Study where studies have names")
     else:
         studies = results
-    shifted = any("ood/accuracy" in study.results for study in studies.values())
+    shifted = any(study.results.shifts for study in studies.values())
     shown = [
         _shown(name, prefix, study, resamples)
         for (name, study), prefix in zip(studies.items(), _prefixes(list(studies)), strict=True)
@@ -125,7 +126,8 @@ class _Shown:
 def _shown(name: str, prefix: str, study: Study, resamples: int) -> _Shown:
     results = study.results
     main = main_base(results)
-    shifted = "ood/accuracy" in results
+    chapters = _chapters(study, main, arm_styles(results), resamples)
+    shifted = bool(results.shifts)
     answer: Sequence[Verdict] | Absent = (
         sections.attempt(lambda: verdicts(results, resamples=resamples))
         if study.found is None
@@ -139,26 +141,26 @@ def _shown(name: str, prefix: str, study: Study, resamples: int) -> _Shown:
         _subtitle(results, main) + (untested_text(untested(main)) if shifted else ""),
         [] if missing else [_answer(verdict) for verdict in answer],
         answer.reason if missing else "",
-        [_prefixed(chapter, prefix) for chapter in _chapters(study, main, resamples)],
+        [_prefixed(chapter, prefix) for chapter in chapters],
         facts,
         records,
     )
 
 
-def _chapters(study: Study, main: Results, resamples: int) -> list[Section]:
+def _chapters(study: Study, main: Results, styles: Styles, resamples: int) -> list[Section]:
     results = study.results
     plain = main_variant(main)
-    shifted = "ood/accuracy" in results
+    shifted = bool(results.shifts)
     chapters = [
-        sections.law_section(plain, resamples),
+        sections.law_section(plain, styles, resamples),
         sections.predictor_section(plain, resamples, measured(plain) if shifted else PREDICTORS),
-        sections.frontier_section(plain),
-        sections.flip_section(main_variant(results)),
-        sections.trajectory_section(study.trajectory, NO_TRAJECTORY),
+        sections.frontier_section(plain, styles),
+        sections.flip_section(main_variant(results), styles),
+        sections.trajectory_section(study.trajectory, styles, NO_TRAJECTORY),
     ]
     if shifted:
-        chapters = [*shift_sections(main, resamples), *filter(_wanted, chapters)]
-    return [*chapters, sections.data_section(results)]
+        chapters = [*shift_sections(main, styles, resamples), *filter(_wanted, chapters)]
+    return [*chapters, sections.data_section(results, styles)]
 
 
 def _prefixed(chapter: Section, prefix: str) -> Section:

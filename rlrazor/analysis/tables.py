@@ -17,11 +17,12 @@ from rlrazor.analysis.frontier import ArmComparison, Matched
 from rlrazor.analysis.frontier_figures import axis_name, axis_value
 from rlrazor.analysis.law import Law, LeftOutSummary, WithinArm
 from rlrazor.analysis.predictors import PredictorRow
-from rlrazor.analysis.results import KL, Results
+from rlrazor.analysis.results import Results
 from rlrazor.analysis.statistics import Interval
-from rlrazor.analysis.style import arm_styles
+from rlrazor.analysis.style import Styles
 from rlrazor.analysis.trajectory import StepCorrelation
 from rlrazor.analysis.verdicts import Verdict
+from rlrazor.lines import KL
 
 NONE = "n/a"
 
@@ -54,8 +55,7 @@ def law_table(laws: Sequence[Law]) -> Table:
     )
 
 
-def within_table(entries: Sequence[WithinArm], mean: Interval) -> Table:
-    names = arm_styles([entry.arm for entry in entries])
+def within_table(entries: Sequence[WithinArm], mean: Interval, names: Styles) -> Table:
     rows = [
         (
             names[e.arm].name,
@@ -76,8 +76,7 @@ def within_table(entries: Sequence[WithinArm], mean: Interval) -> Table:
     )
 
 
-def left_out_table(summary: LeftOutSummary, what: str) -> Table:
-    names = arm_styles([part.name for part in summary.parts])
+def left_out_table(summary: LeftOutSummary, names: Styles, what: str) -> Table:
     rows = [
         (
             names[p.name].name,
@@ -153,11 +152,12 @@ def predictor_rows(table: Sequence[PredictorRow]) -> Table:
     )
 
 
-def matched_table(entries: Sequence[Matched], comparisons: Sequence[ArmComparison]) -> Table:
-    names = arm_styles([entry.arm for entry in entries])
+def matched_table(
+    entries: Sequence[Matched], comparisons: Sequence[ArmComparison], names: Styles
+) -> Table:
     against = {c.arm: c for c in comparisons}
     reference = comparisons[0].reference if comparisons else None
-    label = arm_styles([reference])[reference].name if reference else "reference"
+    label = names[reference].name if reference else "reference"
     rows = []
     for entry in entries:
         versus = (NONE, NONE, "the reference" if entry.arm == reference else NONE)
@@ -197,9 +197,8 @@ def matched_table(entries: Sequence[Matched], comparisons: Sequence[ArmCompariso
     )
 
 
-def targets_table(by_target: Sequence[Sequence[Matched]]) -> Table:
+def targets_table(by_target: Sequence[Sequence[Matched]], names: Styles) -> Table:
     arms = [entry.arm for entry in by_target[0]]
-    names = arm_styles(arms)
     rows = [
         (names[arm].name, *(number(entries[i].best, 100, 1) for entries in by_target))
         for i, arm in enumerate(arms)
@@ -214,10 +213,10 @@ def targets_table(by_target: Sequence[Sequence[Matched]]) -> Table:
     )
 
 
-def flip_table(flips: FlipMap, caption: str) -> Table:
+def flip_table(flips: FlipMap, names: Styles, caption: str) -> Table:
     rows = [
         (
-            *(axis_value(a, v) for a, v in zip(flips.axes, cell.values, strict=True)),
+            *(axis_value(a, v, names) for a, v in zip(flips.axes, cell.values, strict=True)),
             cell.word,
             number(cell.over_frontier, 100, 1),
             _p(cell.p_adjusted),
@@ -247,8 +246,7 @@ def flip_table(flips: FlipMap, caption: str) -> Table:
     )
 
 
-def trajectory_table(entries: Sequence[StepCorrelation]) -> Table:
-    names = arm_styles([entry.arm for entry in entries])
+def trajectory_table(entries: Sequence[StepCorrelation], names: Styles) -> Table:
     return make_table(
         "Spearman correlation, over the steps of a run, of the cosine between update and "
         "prior-loss gradient with the step's change of KL(base‖policy).",
@@ -266,9 +264,8 @@ def trajectory_table(entries: Sequence[StepCorrelation]) -> Table:
     )
 
 
-def data_table(results: Results) -> Table:
+def data_table(results: Results, names: Styles) -> Table:
     """What was read, arm by arm, and what had to be left out of fits."""
-    names = arm_styles(results.arms)
     rows = [(names[arm].name, arm, *_data_counts(results.of_arms(arm))) for arm in results.arms]
     rows.append(("All", "", *_data_counts(results)))
     return make_table(

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from rlrazor.analysis.law import isotonic_law, left_out, pooled_r2, quadratic_law, within_arms
-from rlrazor.analysis.results import KL, Results, load_results
+from rlrazor.analysis.results import Results, load_results
 from rlrazor.analysis.statistics import R2_SCALE, cluster_bootstrap
+from rlrazor.lines import KL
 from tests.oracles import synthetic_results
 from tests.oracles.tiny_results import of_points
 

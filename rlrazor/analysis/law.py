@@ -148,7 +148,7 @@ def isotonic_law(results: Results, predictor: str = KL, *, resamples: int = 200)
     return Law(
         predictor,
         "isotonic",
-        cluster_bootstrap(statistic, len(seeds), resamples=resamples, scale=R2_SCALE),
+        cluster_bootstrap(statistic, len(seeds), resamples=resamples, scale=R2_SCALE, kind="r2"),
         float(np.mean(np.abs(y - values[index]))),
         knots[corner],
         values[corner],
@@ -168,6 +168,7 @@ def pooled_r2(results: Results, predictor: str = KL, *, resamples: int = RESAMPL
         len(seeds.n),
         resamples=resamples,
         scale=R2_SCALE,
+        kind="r2",
     )
 
 
@@ -215,7 +216,9 @@ def within_arms(
 
     if not moments:
         return entries, Interval(math.nan, math.nan, math.nan, len(all_seeds))
-    mean = cluster_bootstrap(mean_r2, len(all_seeds), resamples=resamples, scale=R2_SCALE)
+    mean = cluster_bootstrap(
+        mean_r2, len(all_seeds), resamples=resamples, scale=R2_SCALE, kind="r2"
+    )
     return entries, mean
 
 
@@ -307,7 +310,9 @@ def _out_of_sample_r2(
             sst += rows.sst()
         return r_squared(sse, sst)
 
-    interval = cluster_bootstrap(statistic, len(sums[0][0].n), resamples=resamples, scale=R2_SCALE)
+    interval = cluster_bootstrap(
+        statistic, len(sums[0][0].n), resamples=resamples, scale=R2_SCALE, kind="r2"
+    )
     if n_seeds < 2:  # other arms' seeds do not say how this one's would vary
         return Interval(interval.estimate, math.nan, math.nan, n_seeds)
     return replace(interval, n=n_seeds)

@@ -109,7 +109,9 @@ def compare_predictors(
         sst = first.sst()  # the same rows: the same SST
         return r_squared(first.sse(first.fit()), sst) - r_squared(second.sse(second.fit()), sst)
 
-    return cluster_bootstrap(difference, len(rows.seeds), resamples=resamples, level=level)
+    return cluster_bootstrap(
+        difference, len(rows.seeds), resamples=resamples, level=level, kind="r2 difference"
+    )
 
 
 def no_law_reason(results: Results, column: str, what: str = "forgetting") -> str:
@@ -118,8 +120,6 @@ def no_law_reason(results: Results, column: str, what: str = "forgetting") -> st
         return "not measured"
     if not results.has("prior/accuracy"):
         return f"{what} was not measured"
-    if not results.has(column):
-        return f"{column} was not measured"
     rows, excluded = law_rows(results, column)
     if len(rows) < MIN_ROWS:
         return f"only {len(rows)} finite rows ({excluded} not finite)"

@@ -5,7 +5,7 @@ all variants of the main base strength; what is about the methods themselves use
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -322,12 +322,6 @@ def verifier_section(results: Results, styles: Styles) -> Section:
             ),
         ),
     )
-
-
-def untested_text(absent: Mapping[str, str]) -> str:
-    """The claims left out for want of methods, in one sentence."""
-    listed = "; ".join(f"{key.replace('_', ' ')} (needs {arms})" for key, arms in absent.items())
-    return f" Claims left out for want of methods: {listed}." if listed else ""
 
 
 def _variants(

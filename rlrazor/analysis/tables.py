@@ -309,7 +309,17 @@ def answer_text(
             lines.append(
                 _columns([tuple(textwrap.wrap(text, size)) for text, size in texts], sizes)
             )
-    return "\n".join(lines)
+    return "\n".join(lines + _footnote(studies))
+
+
+def _footnote(studies: Mapping[str, Sequence[Verdict]]) -> list[str]:
+    """What the brackets around R2 are worth, where a verdict has some."""
+    known = [v.ours for found in studies.values() for v in found if v.ours and v.ours.known]
+    worth = {i.n: round(100 * i.coverage) for i in known if i.kind == "r2"}
+    if not worth:
+        return []
+    each = ", ".join(f"{share} % at {n} seeds" for n, share in sorted(worth.items()))
+    return ["", f"An interval of R2 that says 95 % holds the true value less often: {each}."]
 
 
 def measured(verdict: Verdict) -> str:
@@ -318,6 +328,19 @@ def measured(verdict: Verdict) -> str:
         small = verdict.ours is not None and abs(verdict.ours.estimate) < 0.1
         return number(verdict.ours, digits=3 if small else 2)
     return number(verdict.ours, 100, 1, " points")
+
+
+def coverage_text(interval: Interval | None) -> str:
+    """What kind of interval it is, and how often such a one holds the true value."""
+    if interval is None or not interval.known:
+        return ""
+    real = round(100 * interval.coverage)
+    if real == round(100 * interval.level):
+        return f" ({100 * interval.level:.0f} % interval)"
+    return (
+        f" (nominal {100 * interval.level:.0f} % interval; at {interval.n} seeds it holds the true "
+        f"value {real} % of the time)"
+    )
 
 
 def _columns(cells: Sequence[tuple[str, ...]], sizes: Sequence[int]) -> str:

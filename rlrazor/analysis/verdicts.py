@@ -13,16 +13,16 @@ from rlrazor.analysis.results import Results, main_base, main_variant
 from rlrazor.analysis.shift import turn_budgets, variant_rows
 from rlrazor.analysis.shift_words import shift_name
 from rlrazor.analysis.statistics import RESAMPLES
-from rlrazor.lines import DIVERSE
+from rlrazor.lines import DIVERSE, KL
 
-__all__ = ["FAILS", "HOLDS", "UNDECIDED", "Verdict", "untested", "verdicts"]
+__all__ = ["FAILS", "HOLDS", "UNDECIDED", "Verdict", "left_out", "verdicts"]
 
 
 def verdicts(results: Results, *, resamples: int = RESAMPLES) -> list[Verdict]:
     """In the order of the papers' arguments, forgetting first, then shift by shift.
 
-    All but advantage_norm use the base strength that most runs start from. Results of a shift leave
-    out the claims about methods that were not trained: see `untested`.
+    All but advantage_norm use the base strength that most runs start from. Some claims are left
+    out: see `left_out`.
     """
     main = main_base(results)
     plain = main_variant(main)
@@ -37,7 +37,7 @@ def verdicts(results: Results, *, resamples: int = RESAMPLES) -> list[Verdict]:
         arm_claims.on_policy(plain, sft),
         arm_claims.advantage_norm(main_variant(results), sft),
     ]
-    absent = untested(main) if results.shifts else {}
+    absent = left_out(main)
     for i, place in enumerate(results.shifts):
         once = [] if i else [
             shift_claims.rl_sharpens(main, rl),
@@ -61,8 +61,32 @@ def verdicts(results: Results, *, resamples: int = RESAMPLES) -> list[Verdict]:
     ]
 
 
-def untested(results: Results) -> Mapping[str, str]:
-    """Claim, by its key or its id -> methods or measurements it needs and these results lack."""
+def left_out(results: Results) -> Mapping[str, str]:
+    """Claim, by its key or its id -> what it needs and these results lack.
+
+    Measurements in any results; methods where a shift was tested, since a study of the forgetting
+    law says of each claim on methods that it has no number.
+    """
+    return (_untrained(results) if results.shifts else {}) | _unmeasured(results)
+
+
+def _unmeasured(results: Results) -> dict[str, str]:
+    laws = ("kl_pooled", "same_curve", "kl_within", "kl_best")
+    matched = ("rl_less", "oracle_less", "on_policy", "advantage_norm")
+    needs = {
+        "gain": ("a test of the new task", (*matched, *laws)),
+        KL: ("KL on the new task", (*laws, "kl_shift")),
+        "forgetting": ("tests of prior tasks", (*matched, *laws, "rl_forgets_less_at_end")),
+    }
+    out: dict[str, str] = {}
+    for column, (what, claims) in needs.items():
+        out |= dict.fromkeys(claims, what) if not results.has(column) else {}
+    if results.shifts and not any(name.startswith("new/pass_at_") for name in results.columns):
+        out["rl_sharpens"] = "several tries a question, new/pass_at_<k>"
+    return out
+
+
+def _untrained(results: Results) -> dict[str, str]:
     plain = main_variant(results)
     rl, sft, corners = plain.rl, plain.sft, arm_claims.two_by_two(plain, plain.sft)
     without, normalised = arm_claims.norm_pair(plain)

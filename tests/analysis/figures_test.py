@@ -77,9 +77,9 @@ def test_by_arm_has_one_titled_panel_an_arm(results):
     svg = inline_svg(figure, name="law", alt="")
     panels = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in panels] == [
+        "GRPO",
         "SFT-1",
         "Oracle SFT, sampled",
-        "GRPO",
     ]
     assert svg.count("data-tip=") == len(results)
     assert all(html.escape(f"R² {number(entry.r2)}") in svg for entry in entries)

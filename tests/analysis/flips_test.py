@@ -24,7 +24,7 @@ def words(found, axis=0):
 
 
 def test_map_finds_the_flip_that_was_put_in(tmp_path):
-    found = flip_map(make(tmp_path, NORM, SFT, std_rate=2.0, learning_rates=(3e-4, 1e-3)))
+    found = flip_map(make(tmp_path, std_rate=2.0, learning_rates=(3e-4, 1e-3)), NORM, SFT)
     assert found.axes == (
         "hyperparameters/advantage_norm",
         "hyperparameters/learning_rate",

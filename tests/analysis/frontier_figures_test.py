@@ -114,9 +114,9 @@ def test_flips_along_one_axis_and_with_none(results):
     assert len(tips_of(flip_figure(flips, arm_styles(results)))) == 2
     with pytest.raises(ValueError, match="no RL run"):
         flip_figure(FlipMap(("arm",), (), 0, 0, 0), Styles())
-    assert axis_label("hyperparameters/base_epochs", 5.0) == "base epochs 5"
-    assert axis_label("hyperparameters/base_epochs", None) == "base epochs not given"
-    assert axis_label("arm", "grpo") == "GRPO"
+    assert axis_label("hyperparameters/base_epochs", 5.0, Styles()) == "base epochs 5"
+    assert axis_label("hyperparameters/base_epochs", None, Styles()) == "base epochs not given"
+    assert axis_label("arm", "grpo", arm_styles(results)) == "GRPO"
 
 
 def test_trajectory_has_one_mark_a_step_up_to_the_limit():

@@ -83,7 +83,7 @@ def test_both_axes_hold_every_checkpoint_of_every_variant(study, width):
     assert svg.count("<title>") == n_tips(figure) == 2 * len(study.trained())
     assert "other rule 0." in svg
     below = [line for line in figure.axes[1].lines if line.get_gid()]
-    first = main_variant(study).trained().of_arms("sft")
+    first = main_variant(study).trained().of_arms("grpo")
     np.testing.assert_allclose(below[0].get_xdata(), first[KL])
     np.testing.assert_allclose(below[0].get_ydata(), 100 * first["shift/rule/change"])
     curve = next(line for line in figure.axes[1].lines if "quadratic" in str(line.get_label()))

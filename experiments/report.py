@@ -3,31 +3,32 @@
     python experiments/report.py --results=runs/parity/results.jsonl --out=runs/parity
     python experiments/report.py --results=a.jsonl,b.jsonl --out=build/both
     python experiments/report.py --study=digits=a.jsonl --study=points=b.jsonl,c.jsonl --out=build
+    python experiments/report.py --results=mine.jsonl --family=my_rl:reward --out=build
 
 Several files of one study are pooled; several studies stay apart, in one list of verdicts and one
 page. Reads `trajectory.jsonl` and `run.json` beside the first results file of a study if they are
 there. Writes report.html, which needs nothing else, and figures/ with each figure as SVG and PNG.
-The columns a results file must have are listed in rlrazor/analysis/results.py.
+What a line of results holds is in rlrazor/lines.py.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
 from experiments import cli
-from rlrazor.analysis.report import TITLE, Study, write_report
-from rlrazor.analysis.results import load_results
+from rlrazor.analysis.building import read_studies
+from rlrazor.analysis.report import TITLE, write_report
 from rlrazor.analysis.statistics import RESAMPLES
 from rlrazor.analysis.tables import answer_text
-from rlrazor.analysis.trajectory import Trajectory, load_trajectory
-from rlrazor.analysis.verdicts import verdicts
+from rlrazor.lines import FAMILIES, FAMILY_MEANINGS, Family
 
 RESULTS = flags.DEFINE_list("results", None, "results.jsonl files of one study, by commas.")
 STUDY = flags.DEFINE_multi_string(
     "study", None, "NAME=results.jsonl[,results.jsonl]; once for each of several studies."
+)
+FAMILY = flags.DEFINE_multi_string(
+    "family", None, "ARM:reward, ARM:outside or ARM:near, where lines do not say it; repeatable."
 )
 OUT = flags.DEFINE_string("out", None, "Folder for report.html and figures/.")
 HEADLINE = flags.DEFINE_string("title", TITLE, "Heading of the report.")
@@ -42,27 +43,15 @@ def build(
     *,
     title: str = TITLE,
     resamples: int = RESAMPLES,
+    families: Mapping[str, Family] | None = None,
 ) -> tuple[str, Path]:
     """Returns the answer for the terminal and the path of the page.
 
     `results_paths` are the files of one study, or those of each study by its name.
     """
-    named = results_paths if isinstance(results_paths, Mapping) else {"": results_paths}
-    studies = {name: read_study(paths, resamples) for name, paths in named.items()}
+    studies = read_studies(results_paths, resamples=resamples, families=families)
     page = write_report(studies, out, resamples=resamples, title=title)
     return answer_text({name: study.found or () for name, study in studies.items()}), page
-
-
-def read_study(paths: Sequence[Path], resamples: int = RESAMPLES) -> Study:
-    """One study's results, all files pooled, judged, with what lies beside the first file."""
-    results = load_results(paths)
-    beside = paths[0].parent
-    return Study(
-        results,
-        read_trajectory(beside / "trajectory.jsonl"),
-        read_run(beside / "run.json"),
-        verdicts(results, resamples=resamples),
-    )
 
 
 def chosen(results: Sequence[str] | None, study: Sequence[str] | None) -> dict[str, list[Path]]:
@@ -87,21 +76,16 @@ def chosen(results: Sequence[str] | None, study: Sequence[str] | None) -> dict[s
     return named
 
 
-def read_trajectory(path: Path) -> Trajectory | None:
-    return load_trajectory(path) if path.exists() else None
-
-
-def read_run(path: Path) -> dict[str, Any] | None:
-    """The record that a workdir keeps of its configuration, commit, versions and command."""
-    if not path.exists():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); mend it or move it away") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} holds a {type(record).__name__}, not an object; move it away")
-    return record
+def families(texts: Sequence[str] | None) -> dict[str, Family]:
+    """Arm -> family, from each --family."""
+    out: dict[str, Family] = {}
+    for text in texts or ():
+        arm, _, given = text.rpartition(":")
+        if not arm or given not in FAMILIES:
+            allowed = ", ".join(f"{name} ({what})" for name, what in FAMILY_MEANINGS.items())
+            raise ValueError(f"--family={text} must be --family=ARM:FAMILY; families: {allowed}")
+        out[arm] = FAMILIES[FAMILIES.index(given)]
+    return out
 
 
 def main(argv: list[str]) -> None:
@@ -111,6 +95,7 @@ def main(argv: list[str]) -> None:
         Path(OUT.value or "."),
         title=HEADLINE.value,
         resamples=RESAMPLE.value,
+        families=families(FAMILY.value),
     )
     print(answer)
     print(f"\n{page}")

@@ -10,13 +10,14 @@ OURS = {"rlrazor", "experiments", "configs", "tests"}
 # Folder of rlrazor/ -> what of ours it may import besides itself.
 MAY_IMPORT = {
     "types": (),
+    "lines": ("types",),
     "ops": ("types",),
     "runtime": ("types",),
     "training": ("types",),
     "losses": ("types", "ops"),
     "tasks": ("types", "ops"),
     "models": ("types", "ops", "runtime.tensor_files", "runtime.hub"),
-    "analysis": ("types", "ops"),
+    "analysis": ("types", "ops", "lines"),
     "sampling": ("types", "ops", "tasks.protocol"),
     "evaluation": ("types", "ops", "tasks.protocol", "sampling"),
     "policies": ("types", "ops", "models", "sampling", "tasks.protocol", "runtime.mesh"),

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rlrazor.analysis.claims import FAILS, HOLDS, UNDECIDED, Verdict, judge, no_number
-from rlrazor.analysis.flips import LESS, MORE, NORM_ARMS, flip_map
+from rlrazor.analysis.flips import LESS, MORE, flip_map
 from rlrazor.analysis.frontier import Matched, automatic_target, matched, target_list
 from rlrazor.analysis.results import Results
 from rlrazor.analysis.statistics import LEVEL, Comparison, Interval, adjust, paired
+
+SFT = "plain SFT"
 
 
 def rl_less(results: Results, rl: Sequence[str], sft: Sequence[str]) -> Verdict:
@@ -35,7 +37,6 @@ def rl_less(results: Results, rl: Sequence[str], sft: Sequence[str]) -> Verdict:
         results,
         "rl_less",
         "On-policy RL forgets less than SFT at the same new-task accuracy.",
-        "RL keeps more of the prior task on every frontier (Figures 2 and 3)",
         more=("SFT", sft),
         less=("RL", rl),
         finish=finish,
@@ -45,46 +46,46 @@ def rl_less(results: Results, rl: Sequence[str], sft: Sequence[str]) -> Verdict:
 def oracle_less(results: Results, rl: Sequence[str]) -> Verdict:
     """The paper's oracle samples its labels; soft targets are another arm, named beside it."""
 
+    soft_arms = results.cast("oracle_soft")
+
     def finish(entries, _gap_interval, word):
-        if all(entry.arm != "oracle_soft" for entry in entries):
+        if all(entry.arm not in soft_arms for entry in entries):
             return word, ""
-        soft = arm_gap(entries, rl, ("oracle_soft",))
+        soft = arm_gap(entries, rl, soft_arms)
         return word, f" With soft targets: {points(soft)}."
 
     return _matched_claim(
         results,
         "oracle_less",
         "SFT on the KL-minimal (oracle) labels forgets even less than RL.",
-        "the oracle's frontier lies above RL's (Figure 3)",
         more=("RL", rl),
-        less=("oracle SFT", ("oracle",)),
-        also=("oracle_soft",),
+        less=("oracle SFT", results.cast("oracle")),
+        also=soft_arms,
         finish=finish,
     )
 
 
 def on_policy(results: Results, sft: Sequence[str]) -> Verdict:
-    """A two by two: (GRPO, REINFORCE) against (SFT, SimPO), and (GRPO, SimPO) against the others.
+    """A two by two: on-policy arms against imitation, and two-sided arms against one-sided.
+
+    In the paper GRPO and SimPO are two-sided, 1-0 REINFORCE and SFT learn from right answers alone.
 
     The claim is saving by on-policy data > |effect of negatives|, that is, for both signs of the
     latter. It holds if both differences are above 0, fails if one is below at 5 % over both.
     """
     claim = "On-policy data, not negative examples, is what keeps forgetting low."
-    paper = "1-0 REINFORCE forgets like GRPO, SimPO like SFT (Figure 4)"
     quantity = "forgetting saved by on-policy data minus |effect of negatives|, against 0"
-    arms = ("grpo", "reinforce", "simpo")
-    chosen, entries, target, missing = at_target(results, arms, sft, shares=(1.0,))
+    corners = two_by_two(results, sft)
+    others = [arm for name, arms in corners.items() if name != SFT for arm in arms]
+    chosen, entries, target, missing = at_target(results, others, sft, shares=(1.0,))
     have = {entry.arm for entry in entries}
-    absent = [arm for arm in arms if arm not in have]
-    absent += [] if have & {*sft} else sft  # one SFT is enough
+    absent = [name for name, arms in corners.items() if not have & set(arms)]
     if absent:
         reason = f"absent or short of the accuracy to match: {', '.join(absent)}"
-        return no_number("on_policy", claim, paper, quantity, chosen, reason)
-    grpo, reinforce, simpo, plain = (
-        mean_forgetting(entries, a) for a in (("grpo",), ("reinforce",), ("simpo",), sft)
-    )
-    saved = (plain + simpo - grpo - reinforce) / 2
-    negatives = (plain + reinforce - grpo - simpo) / 2
+        return no_number("on_policy", claim, quantity, chosen, reason)
+    rl_both, rl_right, both, plain = (mean_forgetting(entries, arms) for arms in corners.values())
+    saved = (plain + both - rl_both - rl_right) / 2
+    negatives = (plain + rl_right - rl_both - both) / 2
     seeds = entries[0].base_seeds
 
     def contrasts(level):
@@ -102,7 +103,7 @@ def on_policy(results: Results, sft: Sequence[str]) -> Verdict:
         f" {points(paired(saved, zero, seeds))} of forgetting, negative examples"
         f" {points(paired(negatives, zero, seeds))}.{missing}"
     )
-    return Verdict("on_policy", claim, paper, gap, quantity, chosen.n_runs, gap.n, word, text)
+    return Verdict("on_policy", claim, gap, quantity, chosen.n_runs, gap.n, word, text)
 
 
 def advantage_norm(results: Results, sft: Sequence[str]) -> Verdict:
@@ -111,35 +112,56 @@ def advantage_norm(results: Results, sft: Sequence[str]) -> Verdict:
     Does not hold if both are decided and agree.
     """
     claim = "Dividing advantages by their standard deviation changes whether RL forgets less."
-    paper = "normalisation not stated; a replication with it saw RL forget more than SFT"
     quantity = "excess over the SFT frontier, GRPO with std minus without, final runs"
-    chosen = results.select(np.isin(results["arm"], [*NORM_ARMS, *sft]))
-    marginal = {c.values[0]: c for c in flip_map(chosen, sft=sft, axes=("arm",)).cells}
-    if set(marginal) != set(NORM_ARMS):
-        absent = ", ".join(arm for arm in NORM_ARMS if arm not in marginal)
-        reason = f"no final runs of {absent}"
-        return no_number("advantage_norm", claim, paper, quantity, chosen, reason)
-    plain, std = (marginal[arm] for arm in NORM_ARMS)
+    pair = norm_pair(results)
+    named = [arm for arm in pair if arm]
+    chosen = results.select(np.isin(results["arm"], [*named, *sft]))
+    cells = flip_map(chosen, named, sft, axes=("arm",)).cells
+    marginal = {str(cell.values[0]): cell for cell in cells}
+    absent = [
+        what
+        for what, arm in zip(("without normalisation", "with it"), pair, strict=True)
+        if arm not in marginal
+    ]
+    if absent:
+        reason = f"no final runs of RL {' and '.join(absent)}"
+        return no_number("advantage_norm", claim, quantity, chosen, reason)
+    plain, std = (marginal[arm] for arm in pair)
     words = {plain.word, std.word}
     word = HOLDS if words == {LESS, MORE} else UNDECIDED
     if words in ({LESS}, {MORE}):
         word = FAILS
-    full = flip_map(chosen, sft=sft)
+    full = flip_map(chosen, pair, sft)
     counts = [sum(cell.word == w for cell in full.cells) for w in (LESS, MORE)]
     text = (
         f"Over the SFT frontier, GRPO without normalisation forgets {points(plain.over_frontier)}"
         f" ({plain.word}), with it {points(std.over_frontier)} ({std.word}). Of"
         f" {len(full.cells)} settings RL forgets less in {counts[0]}, more in {counts[1]}."
     )
-    gap = _norm_gap(chosen, sft)
-    return Verdict("advantage_norm", claim, paper, gap, quantity, chosen.n_runs, gap.n, word, text)
+    gap = _norm_gap(chosen, pair, sft)
+    return Verdict("advantage_norm", claim, gap, quantity, chosen.n_runs, gap.n, word, text)
+
+
+def two_by_two(results: Results, sft: Sequence[str]) -> dict[str, Sequence[str]]:
+    """Corner of the two by two -> its arms."""
+    return {
+        "RL on right and wrong answers": results.cast("two_sided", "reward"),
+        "RL on right answers alone": results.cast("one_sided", "reward"),
+        "imitation of right and wrong answers": results.cast("two_sided", "outside"),
+        SFT: sft,
+    }
+
+
+def norm_pair(results: Results) -> tuple[str, str]:
+    """(the arm without, the arm with normalised advantages), "" for one that is absent."""
+    without, normalised = (results.cast(r, "reward") for r in ("unnormalised", "normalised"))
+    return without[0] if without else "", normalised[0] if normalised else ""
 
 
 def _matched_claim(
     results: Results,
     key: str,
     claim: str,
-    paper: str,
     *,
     more: tuple[str, Sequence[str]],  # name and arms said to forget more
     less: tuple[str, Sequence[str]],
@@ -151,7 +173,7 @@ def _matched_claim(
     chosen, entries, target, missing = at_target(results, more[1], less[1], also)
     if not entries:
         reason = f"no accuracy above the base is reached by both {more[0]} and {less[0]} arms"
-        return no_number(key, claim, paper, quantity, chosen, reason)
+        return no_number(key, claim, quantity, chosen, reason)
     gap = arm_gap(entries, more[1], less[1]).difference
     word, text = finish(entries, gap, judge(gap, 0.0))
     easier = easier_targets(chosen, target, more[1], less[1])
@@ -159,7 +181,7 @@ def _matched_claim(
         f"Best runs at new-task accuracy {target:.3f}: {more[0]} forgets {points(gap)} more than"
         f" {less[0]}.{easier}{text}{missing}"
     )
-    return Verdict(key, claim, paper, gap, quantity, chosen.n_runs, gap.n, word, sentence)
+    return Verdict(key, claim, gap, quantity, chosen.n_runs, gap.n, word, sentence)
 
 
 def at_target(
@@ -235,12 +257,12 @@ def points(value: Comparison | Interval) -> str:
     return interval.limits(scale=100, digits=1, unit=" points")
 
 
-def _norm_gap(results: Results, sft: Sequence[str]) -> Interval:
-    """Excess over the SFT frontier of the second NORM_ARMS minus the first, over seeds."""
-    cells = flip_map(results, sft=sft, axes=("arm", "seed")).cells
+def _norm_gap(results: Results, pair: Sequence[str], sft: Sequence[str]) -> Interval:
+    """Excess over the SFT frontier of the second of a pair minus the first, over seeds."""
+    cells = flip_map(results, pair, sft, axes=("arm", "seed")).cells
     excess = {cell.values: cell.over_frontier.estimate for cell in cells}
     seeds = results.seeds
     plain, std = (
-        np.array([excess.get((arm, float(seed)), np.nan) for seed in seeds]) for arm in NORM_ARMS
+        np.array([excess.get((arm, float(seed)), np.nan) for seed in seeds]) for arm in pair
     )
     return paired(std, plain, seeds).difference

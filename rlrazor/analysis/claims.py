@@ -20,13 +20,19 @@ class Verdict:
 
     key: str  # rl_less, kl_pooled, same_curve, ...: the name of the function that judges it
     claim: str  # in one sentence
-    paper: str  # what the paper reports
     ours: Interval | None  # the number the word rests on; None if it could not be computed
     quantity: str  # what `ours` measures, with its unit and the threshold it is held against
     n_runs: int
     n_seeds: int
     word: str  # HOLDS, FAILS or UNDECIDED
     sentence: str  # the verdict in words, with numbers
+    shift: str = ""  # the named shift that it is about
+    paper: str = ""  # what a paper reports, "" where none does (papers.py)
+
+    @property
+    def id(self) -> str:
+        """One a verdict of the same results: the key, and the shift where it is about one."""
+        return f"{self.key}/{self.shift}" if self.shift else self.key
 
 
 def judge(interval: Interval | None, threshold: float) -> str:
@@ -37,9 +43,9 @@ def judge(interval: Interval | None, threshold: float) -> str:
 
 
 def no_number(
-    key: str, claim: str, paper: str, quantity: str, results: Results, reason: str
+    key: str, claim: str, quantity: str, results: Results, reason: str, shift: str = ""
 ) -> Verdict:
     """The verdict where nothing could be computed, and why."""
     n_seeds = len(results.seeds)
     sentence = f"No number: {reason}."
-    return Verdict(key, claim, paper, None, quantity, results.n_runs, n_seeds, UNDECIDED, sentence)
+    return Verdict(key, claim, None, quantity, results.n_runs, n_seeds, UNDECIDED, sentence, shift)

@@ -19,9 +19,10 @@ from matplotlib.lines import Line2D
 from rlrazor.analysis.hover import INK, MUTED, RC, TippedFigure, run_tips
 from rlrazor.analysis.law import Law, WithinArm
 from rlrazor.analysis.predictors import PredictorRow
-from rlrazor.analysis.results import KL, Results
+from rlrazor.analysis.results import Results
 from rlrazor.analysis.statistics import Interval
-from rlrazor.analysis.style import FAMILIES, ArmStyle, arm_styles
+from rlrazor.analysis.style import FAMILIES, ArmStyle, Styles, arm_styles
+from rlrazor.lines import KL
 
 WIDE, NARROW = 8.0, 3.7  # inches
 FLOOR = -0.25  # R2 below this runs off the axis, with an arrow
@@ -50,12 +51,13 @@ def law_figure(
     quadratic: Law | None,
     isotonic: Law | None = None,
     *,
+    styles: Styles | None = None,  # None: those of these results alone
     width: float = WIDE,
     limit: int = LIMIT,
 ) -> TippedFigure:
     """All arms' checkpoints and the pooled curves: the paper's Figure 3, middle."""
     rows = scatter_rows(results, limit)
-    styles = arm_styles(results.arms)
+    styles = (styles or arm_styles(results)).of(results.arms)
     figure = canvas(width, 5.0 if width > 5 else 4.9)
     axes = figure.subplots()
     for arm in rows.arms:
@@ -77,12 +79,13 @@ def law_by_arm_figure(
     quadratic: Law | None,
     within: Sequence[WithinArm] = (),
     *,
+    styles: Styles | None = None,  # None: those of these results alone
     width: float = WIDE,
     limit: int = LIMIT,
 ) -> TippedFigure:
     """One panel an arm, same axes: does the law hold within a method, and is it one curve?"""
     rows = scatter_rows(results, limit)
-    styles = arm_styles(rows.arms)
+    styles = (styles or arm_styles(results)).of(rows.arms)
     fits = {entry.arm: entry for entry in within}
     columns = min(5 if width > 5 else 2, len(styles))
     lines = -(-len(styles) // columns)

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from rlrazor.analysis.frontier import decide, envelope
-from rlrazor.analysis.results import SFT_ARMS, Results
+from rlrazor.analysis.results import Results
 from rlrazor.analysis.statistics import (
     Comparison,
     Interval,
@@ -31,7 +31,6 @@ AXES = (
     "hyperparameters/learning_rate",
     "hyperparameters/base_epochs",
 )
-NORM_ARMS = ("grpo", "grpo_std")  # they differ in the advantage's normalisation and nothing else
 LESS, MORE = "RL less", "RL more"
 
 
@@ -61,9 +60,9 @@ class FlipMap:
 
 def flip_map(
     results: Results,
+    rl: Sequence[str],
+    sft: Sequence[str],
     *,
-    rl: Sequence[str] = NORM_ARMS,
-    sft: Sequence[str] = SFT_ARMS,
     axes: Sequence[str] = AXES,  # columns; those absent are dropped. ("arm",) works too
 ) -> FlipMap:
     """Compares the final checkpoint of every RL run; SFT's yardsticks use all its checkpoints."""

@@ -28,7 +28,7 @@ from rlrazor.analysis.flips import LESS, MORE, Cell, FlipMap
 from rlrazor.analysis.frontier import Frontier, Matched
 from rlrazor.analysis.hover import INK, LINE, MUTED, PAPER, TippedFigure
 from rlrazor.analysis.statistics import Interval
-from rlrazor.analysis.style import FAMILIES, ArmStyle, arm_styles
+from rlrazor.analysis.style import FAMILIES, ArmStyle, Styles
 from rlrazor.analysis.trajectory import COSINE, KL_CHANGE, StepCorrelation, Trajectory
 
 WORDS = {LESS: ("#0a74b0", "▼"), MORE: ("#d1560b", "▲")}  # any other word is undecided
@@ -36,7 +36,9 @@ MARKS = 7  # hover points along a frontier
 
 
 @themed
-def frontier_figure(entries: Sequence[Frontier], *, width: float = WIDE) -> TippedFigure:
+def frontier_figure(
+    entries: Sequence[Frontier], styles: Styles, *, width: float = WIDE
+) -> TippedFigure:
     """Prior accuracy that each method keeps at a new-task accuracy, with bands over seeds.
 
     One panel a family; the other families' lines stay behind in grey, so panels compare.
@@ -44,7 +46,7 @@ def frontier_figure(entries: Sequence[Frontier], *, width: float = WIDE) -> Tipp
     drawable = [shared for entry in entries if (shared := _shared_part(entry)) is not None]
     if not drawable:
         raise ValueError("no method gained on the new task: there is no frontier to draw")
-    styles = arm_styles([entry.arm for entry in drawable])
+    styles = styles.of([entry.arm for entry in drawable])
     families = [f for f in FAMILIES if any(s.family == f for s in styles.values())]
     lines, columns = (1, len(families)) if width > 5 else (len(families), 1)
     figure = canvas(width, 3.9 if width > 5 else 2.9 * lines + 0.3)
@@ -71,13 +73,14 @@ def frontier_figure(entries: Sequence[Frontier], *, width: float = WIDE) -> Tipp
 
 
 @themed
-def matched_figure(entries: Sequence[Matched], *, width: float = WIDE) -> TippedFigure:
+def matched_figure(
+    entries: Sequence[Matched], styles: Styles, *, width: float = WIDE
+) -> TippedFigure:
     """Forgetting of each method at one new-task accuracy: best run above, typical run below."""
     shown = [e for e in entries if np.isfinite([e.best.estimate, e.typical.estimate]).any()]
     if not shown:
         raise ValueError("no method reaches the matched accuracy")
     shown = sorted(shown, key=lambda e: (not np.isfinite(e.best.estimate), e.best.estimate))
-    styles = arm_styles([entry.arm for entry in shown])
     figure = canvas(width, 0.36 * len(shown) + 1.2)
     axes = figure.subplots()
     for y, entry in enumerate(shown):
@@ -119,7 +122,7 @@ def matched_figure(entries: Sequence[Matched], *, width: float = WIDE) -> Tipped
 
 
 @themed
-def flip_figure(flips: FlipMap, *, width: float = WIDE) -> TippedFigure:
+def flip_figure(flips: FlipMap, styles: Styles, *, width: float = WIDE) -> TippedFigure:
     """Heat map of RL's excess forgetting over the best SFT run; a sign and a number in each cell.
 
     The learning rate (else the axis with most values) runs along the page, the others across it.
@@ -143,10 +146,10 @@ def flip_figure(flips: FlipMap, *, width: float = WIDE) -> TippedFigure:
         row, column = across.index(other), along.index(value)
         if sideways:
             row, column = column, row
-        _tile(figure, axes, cell, (column, row), scale, small, _cell_tip(flips, cell))
-    labels = [axis_value(flips.axes[long], v) for v in along]
+        _tile(figure, axes, cell, (column, row), scale, small, _cell_tip(flips, cell, styles))
+    labels = [axis_value(flips.axes[long], v, styles) for v in along]
     titles = [
-        "\n".join(axis_label(flips.axes[k], v) for k, v in zip(rest, o, strict=True))
+        "\n".join(axis_label(flips.axes[k], v, styles) for k, v in zip(rest, o, strict=True))
         for o in across
     ]
     if not sideways:
@@ -168,6 +171,7 @@ def flip_figure(flips: FlipMap, *, width: float = WIDE) -> TippedFigure:
 @themed
 def trajectory_figure(
     trajectory: Trajectory,
+    styles: Styles,
     correlations: Sequence[StepCorrelation] = (),
     *,
     width: float = WIDE,
@@ -176,7 +180,7 @@ def trajectory_figure(
     """Cosine of update and prior-task gradient against the step's KL change: Figure 10."""
     if len(trajectory) == 0:
         raise ValueError("trajectory.jsonl has no step with finite values")
-    styles = arm_styles(trajectory.arms)
+    styles = styles.of(trajectory.arms)
     kept = thin(trajectory[KL_CHANGE], trajectory["arm"], limit)
     rho = {entry.arm: entry.correlation for entry in correlations}
     columns = {1: 1, 2: 2, 4: 2}.get(len(styles), 3) if width > 5 else 1
@@ -255,8 +259,8 @@ def _tile(figure, axes: Axes, cell: Cell, at, scale: float, size: float, tip: st
     )
 
 
-def _cell_tip(flips: FlipMap, cell: Cell) -> str:
-    knobs = [axis_label(a, v) for a, v in zip(flips.axes, cell.values, strict=True)]
+def _cell_tip(flips: FlipMap, cell: Cell, styles: Styles) -> str:
+    knobs = [axis_label(a, v, styles) for a, v in zip(flips.axes, cell.values, strict=True)]
     return "\n".join(
         [
             *knobs,
@@ -293,15 +297,15 @@ def axis_name(axis: str) -> str:
     return axis.removeprefix("hyperparameters/").replace("_", " ")
 
 
-def axis_label(axis: str, value: object) -> str:
+def axis_label(axis: str, value: object, styles: Styles) -> str:
     """E.g. 'base epochs 5'; an arm needs no such introduction."""
-    text = axis_value(axis, value)
+    text = axis_value(axis, value, styles)
     return text if axis == "arm" else f"{axis_name(axis)} {text}"
 
 
-def axis_value(axis: str, value: object) -> str:
+def axis_value(axis: str, value: object, styles: Styles) -> str:
     if axis == "arm":
-        return arm_styles([str(value)])[str(value)].name
+        return styles[str(value)].name
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "not given"
     return f"{float(value):.2g}" if isinstance(value, float | int) else str(value)[:28]

@@ -21,8 +21,10 @@ from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rlrazor.analysis.results import KL, Results
+from rlrazor.analysis.results import Results
+from rlrazor.analysis.shift_words import words
 from rlrazor.analysis.style import ArmStyle
+from rlrazor.lines import KL
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
@@ -147,7 +149,8 @@ def png(figure: Figure, *, dpi: int = 160) -> bytes:
 
 def run_tips(results: Results, styles: Mapping[str, ArmStyle]) -> list[str]:
     """One text a row: which run it is and what was measured there."""
-    name = {column: results[column] for column in _TIP_COLUMNS if column in results}
+    columns = [*_TIP_COLUMNS, *(f"{p}/{what}" for p in results.shifts for what in _SHIFTED)]
+    name = {column: results[column] for column in columns if column in results}
     return [
         "\n".join(_tip_lines({k: v[i] for k, v in name.items()}, styles))
         for i in range(len(results))
@@ -157,8 +160,11 @@ def run_tips(results: Results, styles: Mapping[str, ArmStyle]) -> list[str]:
 _TIP_COLUMNS = (
     *("run", "arm", "seed", "step", "final", "gain", "forgetting", "new/accuracy", KL),
     *("hyperparameters/learning_rate", "hyperparameters/schedule", "hyperparameters/epochs"),
-    *("hyperparameters/base_epochs", "ood/accuracy", "ood_change"),
+    "hyperparameters/base_epochs",
 )
+
+
+_SHIFTED = ("accuracy", "change")
 
 
 def _tip_lines(row: Mapping[str, Any], styles: Mapping[str, ArmStyle]) -> list[str]:
@@ -173,16 +179,16 @@ def _tip_lines(row: Mapping[str, Any], styles: Mapping[str, ArmStyle]) -> list[s
         knob("epochs", "epochs {}"),
         knob("base_epochs", "base epochs {}"),
     )
-    other = row.get("ood_change", math.nan)
+    shifts = [name.removesuffix("/change") for name in row if name.endswith("/change")]
     return [
         styles[row["arm"]].name,
         " · ".join(text for text in knobs if text) or "hyperparameters not given",
         f"seed {row['seed']} · step {row['step']}{' (last)' if row['final'] else ''}",
         f"new-task accuracy {row['new/accuracy']:.3f} ({row['gain']:+.3f})",
         *(
-            [f"untrained rule {row['ood/accuracy']:.3f} ({other:+.3f})"]
-            if math.isfinite(other)
-            else []
+            f"{words(p).other} {row[f'{p}/accuracy']:.3f} ({row[f'{p}/change']:+.3f})"
+            for p in shifts
+            if math.isfinite(row[f"{p}/change"])
         ),
         f"forgetting {100 * row['forgetting']:.1f} points",
         f"KL(base‖policy) {row[KL]:.3g} nats",

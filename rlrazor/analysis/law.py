@@ -13,8 +13,9 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from rlrazor.analysis.moments import Moments, polynomial_basis, r_squared
-from rlrazor.analysis.results import KL, Results
+from rlrazor.analysis.results import Results
 from rlrazor.analysis.statistics import R2_SCALE, RESAMPLES, Interval, cluster_bootstrap
+from rlrazor.lines import KL
 
 MIN_ROWS = 6  # twice the coefficients: fewer rows than that fit themselves
 
@@ -147,7 +148,7 @@ def isotonic_law(results: Results, predictor: str = KL, *, resamples: int = 200)
     return Law(
         predictor,
         "isotonic",
-        cluster_bootstrap(statistic, len(seeds), resamples=resamples, scale=R2_SCALE),
+        cluster_bootstrap(statistic, len(seeds), resamples=resamples, scale=R2_SCALE, kind="r2"),
         float(np.mean(np.abs(y - values[index]))),
         knots[corner],
         values[corner],
@@ -167,6 +168,7 @@ def pooled_r2(results: Results, predictor: str = KL, *, resamples: int = RESAMPL
         len(seeds.n),
         resamples=resamples,
         scale=R2_SCALE,
+        kind="r2",
     )
 
 
@@ -214,7 +216,9 @@ def within_arms(
 
     if not moments:
         return entries, Interval(math.nan, math.nan, math.nan, len(all_seeds))
-    mean = cluster_bootstrap(mean_r2, len(all_seeds), resamples=resamples, scale=R2_SCALE)
+    mean = cluster_bootstrap(
+        mean_r2, len(all_seeds), resamples=resamples, scale=R2_SCALE, kind="r2"
+    )
     return entries, mean
 
 
@@ -228,7 +232,7 @@ def left_out(
     """Predicts each group of arms from the quadratic of all other arms.
 
     Variants of one method (grpo and grpo_std, say) vouch for each other when left out singly;
-    `groups={"RL": RL_ARMS}` leaves a whole family out. Extrapolated rows are reported apart,
+    `groups={"RL": results.rl}` leaves a whole family out. Extrapolated rows are reported apart,
     since a quadratic bends away beyond its data. Groups with no rows are skipped.
     """
     rows, _ = law_rows(results, predictor)
@@ -306,7 +310,9 @@ def _out_of_sample_r2(
             sst += rows.sst()
         return r_squared(sse, sst)
 
-    interval = cluster_bootstrap(statistic, len(sums[0][0].n), resamples=resamples, scale=R2_SCALE)
+    interval = cluster_bootstrap(
+        statistic, len(sums[0][0].n), resamples=resamples, scale=R2_SCALE, kind="r2"
+    )
     if n_seeds < 2:  # other arms' seeds do not say how this one's would vary
         return Interval(interval.estimate, math.nan, math.nan, n_seeds)
     return replace(interval, n=n_seeds)

@@ -7,8 +7,9 @@ import numpy as np
 from rlrazor.analysis.claims import FAILS, HOLDS, UNDECIDED, Verdict, judge, no_number
 from rlrazor.analysis.law import law_rows, left_out, quadratic_law, within_arms
 from rlrazor.analysis.predictors import PREDICTORS, compare_predictors, no_law_reason
-from rlrazor.analysis.results import KL, Results
+from rlrazor.analysis.results import Results
 from rlrazor.analysis.statistics import LEVEL
+from rlrazor.lines import KL
 
 # KL is singled out as a law, so it must beat what the paper reports for the best predictor that is
 # not a KL (total variation): 0.80.
@@ -21,14 +22,13 @@ MAX_OUTSIDE = 0.50
 
 def kl_pooled(results: Results, resamples: int) -> Verdict:
     claim = "KL(base||policy) on the new task predicts forgetting, over all methods together."
-    paper, quantity = "R2 = 0.96 (0.71 on language models)", f"pooled R2, against {LAW_R2}"
+    quantity = f"pooled R2, against {LAW_R2}"
     if reason := no_law_reason(results, KL):
-        return no_number("kl_pooled", claim, paper, quantity, results, reason)
+        return no_number("kl_pooled", claim, quantity, results, reason)
     law = quadratic_law(results, resamples=resamples)
     return Verdict(
         "kl_pooled",
         claim,
-        paper,
         law.r2,
         quantity,
         law.n_runs,
@@ -43,12 +43,11 @@ def kl_pooled(results: Results, resamples: int) -> Verdict:
 def same_curve(results: Results, rl: Sequence[str], resamples: int) -> Verdict:
     """Undecided also where most rows of the left-out arms lie beyond the fitted range."""
     claim = "All methods lie on one curve: it predicts a method that was left out of the fit."
-    paper = "one curve for all methods, by eye (Figure 3)"
     quantity = f"out-of-sample R2 of left-out arms within the fitted range, against {MOST_R2}"
     reason = no_law_reason(results, KL)
     if reason or len(results.arms) < 2:
         reason = reason or "one arm only"
-        return no_number("same_curve", claim, paper, quantity, results, reason)
+        return no_number("same_curve", claim, quantity, results, reason)
     found = left_out(results, resamples=resamples)
     word = judge(found.r2_inside, MOST_R2)
     text = (
@@ -76,7 +75,6 @@ def same_curve(results: Results, rl: Sequence[str], resamples: int) -> Verdict:
     return Verdict(
         "same_curve",
         claim,
-        paper,
         found.r2_inside,
         quantity,
         rows.n_runs,
@@ -88,9 +86,9 @@ def same_curve(results: Results, rl: Sequence[str], resamples: int) -> Verdict:
 
 def kl_within(results: Results, resamples: int) -> Verdict:
     claim = "KL predicts forgetting within a method too, not only between methods."
-    paper, quantity = "not reported", f"mean over arms of R2 within the arm, against {MOST_R2}"
+    quantity = f"mean over arms of R2 within the arm, against {MOST_R2}"
     if reason := no_law_reason(results, KL):
-        return no_number("kl_within", claim, paper, quantity, results, reason)
+        return no_number("kl_within", claim, quantity, results, reason)
     entries, mean = within_arms(results, resamples=resamples)
     text = f"Within an arm the quadratic in KL explains R2 = {mean.limits()} on average."
     known = [entry for entry in entries if np.isfinite(entry.r2.estimate)]
@@ -102,7 +100,7 @@ def kl_within(results: Results, resamples: int) -> Verdict:
         )
     rows, _ = law_rows(results, KL)
     return Verdict(
-        "kl_within", claim, paper, mean, quantity, rows.n_runs, mean.n, judge(mean, MOST_R2), text
+        "kl_within", claim, mean, quantity, rows.n_runs, mean.n, judge(mean, MOST_R2), text
     )
 
 
@@ -113,10 +111,9 @@ def kl_best(results: Results, resamples: int) -> Verdict:
     forgetting is scored, so they are reported beside the verdict.
     """
     claim = "KL(base||policy) on the new task is the best predictor of forgetting in the table."
-    paper = "R2 0.96, against 0.93 or less for every other predictor (Table 1)"
     quantity = "pooled R2 of KL minus that of its closest rival, against 0"
     if reason := no_law_reason(results, KL):
-        return no_number("kl_best", claim, paper, quantity, results, reason)
+        return no_number("kl_best", claim, quantity, results, reason)
 
     def gaps(chosen, level=LEVEL):
         return [
@@ -127,7 +124,7 @@ def kl_best(results: Results, resamples: int) -> Verdict:
     usable = [p for p in PREDICTORS if p.column != KL and not no_law_reason(results, p.column)]
     rivals = [p for p in usable if p.paper_r2 is not None]
     if not rivals:
-        return no_number("kl_best", claim, paper, quantity, results, "no rival was measured")
+        return no_number("kl_best", claim, quantity, results, "no rival was measured")
     each = gaps(rivals)
     strict = gaps(rivals, 1 - (1 - LEVEL) / len(rivals))
     gap, closest = min(each, key=lambda pair: pair[0].estimate)
@@ -144,4 +141,4 @@ def kl_best(results: Results, resamples: int) -> Verdict:
             f" Among old-task predictors the best is {label}: KL's minus its is {best.limits()}."
         )
     rows, _ = law_rows(results, KL)
-    return Verdict("kl_best", claim, paper, gap, quantity, rows.n_runs, gap.n, word, text)
+    return Verdict("kl_best", claim, gap, quantity, rows.n_runs, gap.n, word, text)

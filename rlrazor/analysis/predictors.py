@@ -109,13 +109,17 @@ def compare_predictors(
         sst = first.sst()  # the same rows: the same SST
         return r_squared(first.sse(first.fit()), sst) - r_squared(second.sse(second.fit()), sst)
 
-    return cluster_bootstrap(difference, len(rows.seeds), resamples=resamples, level=level)
+    return cluster_bootstrap(
+        difference, len(rows.seeds), resamples=resamples, level=level, kind="r2 difference"
+    )
 
 
-def no_law_reason(results: Results, column: str) -> str:
-    """Why no law in this column can be fitted, "" if it can."""
+def no_law_reason(results: Results, column: str, what: str = "forgetting") -> str:
+    """Why no law of `what` in this column can be fitted, "" if it can."""
     if column not in results:
         return "not measured"
+    if not results.has("prior/accuracy"):
+        return f"{what} was not measured"
     rows, excluded = law_rows(results, column)
     if len(rows) < MIN_ROWS:
         return f"only {len(rows)} finite rows ({excluded} not finite)"
@@ -123,7 +127,7 @@ def no_law_reason(results: Results, column: str) -> str:
     if np.ptp(values) <= 1e-12 * np.max(np.abs(values)):
         return f"the same in every run ({float(values[0]):g})"
     if np.ptp(rows["forgetting"]) == 0:
-        return "forgetting is the same in every run"
+        return f"{what} is the same in every run"
     return ""
 
 

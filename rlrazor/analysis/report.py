@@ -10,7 +10,7 @@ called "<script>" is an arm with an odd name.
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -18,19 +18,28 @@ from typing import Any
 
 import jinja2
 
-from rlrazor.analysis import sections, tables
+from rlrazor.analysis import opening, sections, tables
 from rlrazor.analysis.figures import bars
 from rlrazor.analysis.hover import png, prefix_ids
 from rlrazor.analysis.predictors import PREDICTORS, measured
 from rlrazor.analysis.results import Results, main_base, main_variant
-from rlrazor.analysis.sections import Absent, Picture, Section
-from rlrazor.analysis.shift_sections import shift_sections, untested_text
-from rlrazor.analysis.statistics import LEVEL, RESAMPLES
+from rlrazor.analysis.sections import Absent, Part, Picture, Section
+from rlrazor.analysis.shift_sections import shift_sections
+from rlrazor.analysis.statistics import RESAMPLES
+from rlrazor.analysis.style import Styles, arm_styles
 from rlrazor.analysis.trajectory import Trajectory
-from rlrazor.analysis.verdicts import FAILS, HOLDS, Verdict, untested, verdicts
+from rlrazor.analysis.verdicts import FAILS, HOLDS, Verdict, left_out, verdicts
+from rlrazor.lines import KL
 
 TITLE = "Does RL forget less, and does KL say how much?"
 SHIFT_TITLE = "Does RL generalize, does it forget less, and does KL say how much?"
+TESTED = {  # column -> what to say where it was not measured
+    "gain": "The new task was not tested: no line has new/accuracy beside new/base_accuracy. A "
+    "test file makes it known.",
+    "forgetting": "Prior tasks were not tested: no line has prior/accuracy beside "
+    "prior/base_accuracy. Forgetting is not known.",
+    KL: f"KL(base‖policy) on the new task was not measured: no line has a finite {KL}.",
+}
 OPTIONAL = ("predictors", "flips", "trajectory")  # a study of another rule need not have these
 NO_TRAJECTORY = "No trajectory.jsonl beside the results: no run was measured step by step."
 
@@ -77,7 +86,7 @@ def make_page(
         raise ValueError("found, trajectory and run belong in each Study where studies have names")
     else:
         studies = results
-    shifted = any("ood/accuracy" in study.results for study in studies.values())
+    shifted = any(study.results.shifts for study in studies.values())
     shown = [
         _shown(name, prefix, study, resamples)
         for (name, study), prefix in zip(studies.items(), _prefixes(list(studies)), strict=True)
@@ -85,11 +94,16 @@ def make_page(
     html = _template().render(
         title=SHIFT_TITLE if shifted and title == TITLE else title,
         subtitle=_overview(studies) if len(shown) > 1 else shown[0].subtitle,
+        first=next((s for s in shown if s.shifted), shown[0]),
         studies=shown,
     )
     # A file cannot hold a lone surrogate, and JSON can: "\\ud800" in somebody's run name.
     html = html.encode("utf-8", "replace").decode()
-    parts = [part for study in shown for chapter in study.sections for part in chapter.parts]
+    parts = [
+        part
+        for study in shown
+        for part in (study.opening, *(part for s in study.sections for part in s.parts))
+    ]
     return html, [part for part in parts if isinstance(part, Picture)]
 
 
@@ -115,6 +129,9 @@ class _Shown:
     name: str
     prefix: str  # of its ids and figures
     subtitle: str
+    shifted: bool
+    opening: Part  # Picture or Absent
+    sentences: list[dict[str, str]]
     verdicts: list[dict[str, str]]
     missing_answer: str
     sections: list[Section]
@@ -125,40 +142,90 @@ class _Shown:
 def _shown(name: str, prefix: str, study: Study, resamples: int) -> _Shown:
     results = study.results
     main = main_base(results)
-    shifted = "ood/accuracy" in results
+    styles = arm_styles(results)
+    chapters = _chapters(study, main, styles, resamples)
     answer: Sequence[Verdict] | Absent = (
         sections.attempt(lambda: verdicts(results, resamples=resamples))
         if study.found is None
         else study.found
     )
     missing = isinstance(answer, Absent)
+    found = () if missing else answer
+    shown = Section("opening", "", (), (_opening(main, styles, resamples),))
+    (first,) = _prefixed(shown, prefix).parts
     facts, records = _provenance(study.run or {})
     return _Shown(
         name,
         prefix,
-        _subtitle(results, main) + (untested_text(untested(main)) if shifted else ""),
-        [] if missing else [_answer(verdict) for verdict in answer],
+        _subtitle(results, main) + _left_out_text(left_out(main)),
+        bool(results.shifts),
+        first,
+        [_sentence(sentence) for sentence in opening.sentences(main, found)],
+        [_answer(verdict) for verdict in found],
         answer.reason if missing else "",
-        [_prefixed(chapter, prefix) for chapter in _chapters(study, main, resamples)],
+        [_prefixed(chapter, prefix) for chapter in chapters],
         facts,
         records,
     )
 
 
-def _chapters(study: Study, main: Results, resamples: int) -> list[Section]:
+def _chapters(study: Study, main: Results, styles: Styles, resamples: int) -> list[Section]:
     results = study.results
     plain = main_variant(main)
-    shifted = "ood/accuracy" in results
+    shifted = bool(results.shifts)
+    predictors = measured(plain) if shifted else PREDICTORS
+    lacking = {column: what for column, what in TESTED.items() if not plain.has(column)}
+    made: list[tuple[Callable[[], Section], tuple[str, ...]]] = [
+        (lambda: sections.law_section(plain, styles, resamples), ("forgetting", KL)),
+        (lambda: sections.predictor_section(plain, resamples, predictors), ("forgetting",)),
+        (lambda: sections.frontier_section(plain, styles), ("forgetting", "gain")),
+        (lambda: sections.flip_section(main_variant(results), styles), ("forgetting", "gain")),
+    ]
     chapters = [
-        sections.law_section(plain, resamples),
-        sections.predictor_section(plain, resamples, measured(plain) if shifted else PREDICTORS),
-        sections.frontier_section(plain),
-        sections.flip_section(main_variant(results)),
-        sections.trajectory_section(study.trajectory, NO_TRAJECTORY),
+        *(make() for make, needs in made if not lacking.keys() & set(needs)),
+        *([_missing(lacking.values())] if lacking else []),
+        sections.trajectory_section(study.trajectory, styles, NO_TRAJECTORY),
     ]
     if shifted:
-        chapters = [*shift_sections(main, resamples), *filter(_wanted, chapters)]
-    return [*chapters, sections.data_section(results)]
+        chapters = [*shift_sections(main, styles, resamples), *filter(_wanted, chapters)]
+    return [*chapters, sections.data_section(results, styles)]
+
+
+def _missing(lacking: Iterable[str]) -> Section:
+    """The chapter in the place of those that need what was not measured."""
+    return Section(
+        "missing",
+        "What was not measured",
+        ("Chapters that need one of these are left out.",),
+        tuple(Absent(text) for text in lacking),
+    )
+
+
+def _opening(main: Results, styles: Styles, resamples: int) -> Part:
+    caption = (
+        "Last checkpoints, means over seeds with 95 % intervals. Filled marks learn from reward, "
+        "hollow marks imitate. "
+        if main.shifts
+        else "Forgetting against KL at every checkpoint. Filled marks learn from reward, hollow "
+        "marks imitate. "
+    )
+    return sections.picture(
+        "opening",
+        lambda width, limit: opening.opening_figure(
+            main, styles, resamples=min(resamples, 200), width=width, limit=limit
+        ),
+        caption + sections.support(main_variant(main)),
+    )
+
+
+def _sentence(sentence: opening.Sentence) -> dict[str, str]:
+    css = opening.CSS.get(sentence.word, "undecided")
+    return {
+        "question": sentence.question,
+        "css": css,
+        "word": sentence.word,
+        "text": sentence.text,
+    }
 
 
 def _prefixed(chapter: Section, prefix: str) -> Section:
@@ -220,6 +287,12 @@ def _subtitle(results: Results, main: Results) -> str:
     return text
 
 
+def _left_out_text(absent: Mapping[str, str]) -> str:
+    """The claims left out for want of methods or measurements, in one sentence."""
+    listed = "; ".join(f"{key.replace('_', ' ')} (needs {what})" for key, what in absent.items())
+    return f" Claims left out: {listed}." if listed else ""
+
+
 def _size(results: Results) -> str:
     return f"{len(results.arms)} methods, {sections.support(results)}"
 
@@ -229,8 +302,6 @@ def _answer(verdict: Verdict) -> dict[str, str]:
         verdict.word, ("?", "undecided")
     )
     seeds = f"{verdict.n_seeds} seed{'s' * (verdict.n_seeds != 1)}"
-    interval = verdict.ours
-    level = f" ({100 * LEVEL:.0f} % interval)" if interval is not None and interval.known else ""
     return {
         "symbol": symbol,
         "css": css,
@@ -238,7 +309,7 @@ def _answer(verdict: Verdict) -> dict[str, str]:
         "claim": bars(verdict.claim),
         "sentence": bars(verdict.sentence),
         "paper": bars(verdict.paper),
-        "ours": tables.measured(verdict) + level,
+        "ours": tables.measured(verdict) + tables.coverage_text(verdict.ours),
         "quantity": bars(verdict.quantity),
         "support": f"{verdict.n_runs:,} runs, {seeds}"
         + (": no interval" if verdict.n_seeds == 1 else ""),

@@ -1,67 +1,51 @@
 """Reads results.jsonl, one line a run and checkpoint, into columns.
 
-REQUIRED lists the columns every analysis needs, so anybody's runs can be analysed. Every other
-column is optional; a line may leave it out or give null (None in a text column, NaN in a number
-column). `hyperparameters` is the one nested object, flattened to `hyperparameters/<name>`.
+Lines are of schema 2 (rlrazor/lines.py) or of the first schema, which legacy.py brings to the same
+columns; REQUIRED lists what any line must say, so anybody's runs can be analysed. MEASURED columns
+that no line has are NaN throughout: nothing was tested there. Every other column is optional, and
+a line may leave it out or give null (None in a text column, NaN in a number column).
+`hyperparameters` is the one nested object, flattened to `hyperparameters/<name>`.
 
-Three columns are derived: `forgetting` = prior/base_accuracy - prior/accuracy, `gain` =
-new/accuracy - new/base_accuracy and, where a rule that training never showed was tested,
-`ood_change` = ood/accuracy - ood/base_accuracy, all as fractions of one.
+Derived columns, fractions of one: `forgetting` = prior/base_accuracy - prior/accuracy, `gain` =
+new/accuracy - new/base_accuracy and, for each shift that was tested, `shift/<name>/change` =
+shift/<name>/accuracy - shift/<name>/base_accuracy. `flops_total` = flops + flops_teacher: what a
+policy cost, its teacher and its start included.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-REQUIRED: Mapping[str, tuple[str, str]] = {
-    "run": ("text", "unique name of the run"),
-    "arm": ("text", "the method, one name a variant"),
-    "seed": ("integer", "seed of the run and of its base: the independent unit of every interval"),
-    "step": ("integer", "training step of the checkpoint"),
-    "final": ("boolean", "whether this is the run's last checkpoint"),
-    "new/accuracy": ("fraction", "test accuracy on the new task"),
-    "new/base_accuracy": ("fraction", "the same before fine-tuning"),
-    "prior/accuracy": ("fraction", "mean test accuracy over the prior tasks"),
-    "prior/base_accuracy": ("fraction", "the same before fine-tuning"),
-    "new/kl_base_policy_nats": ("number", "KL(base||policy), mean over new-task test inputs"),
-}
-KL = "new/kl_base_policy_nats"
-BASE_PREFIX = "hyperparameters/base_"  # what distinguishes bases of one seed: base_epochs, ...
-VARIANT, METHOD = "hyperparameters/variant", "hyperparameters/method"
-MAIN = "main"  # the variant that is the method itself, in a study of several variants
-# On-policy data and reward, nothing else.
-RL_ARMS = ("grpo", "grpo_std", "rloo", "reinforce", "dapo", "gspo", "ppo")
-RL_KL_ARMS = ("grpo_kl", "grpo_std_kl")  # the same with a KL penalty: no evidence on on-policy data
-SFT_ARMS = ("sft1", "sft2", "sft")  # labels from outside, no anchor
-
-_PAPER_ORDER = (
-    *SFT_ARMS,
-    "oracle",
-    "oracle_soft",
-    *RL_ARMS,
-    *RL_KL_ARMS,
-    "simpo",
-    "dpo",
-    "distilled",
-    "on_policy_distillation",
-    "sdft",
-    "self_sft",
-    "iterative_sft",
-    "dft",
-    "psft",
-    "sft_kl_base_policy",
-    "sft_kl_policy_base",
+from rlrazor.analysis.legacy import roles_of, upgraded
+from rlrazor.lines import (
+    FAMILIES,
+    MAIN,
+    MEASURED,
+    SCHEMA,
+    Family,
+    check_field,
+    check_line,
+    kind_of,
 )
+
+REQUIRED = ("run", "arm", "seed", "step", "final")
+# What results that were read always have, measured or not.
+ALWAYS = (*REQUIRED, "study", "method", "variant", "family", "label", "roles", *MEASURED)
+BASE_PREFIX = "hyperparameters/base_"  # what distinguishes bases of one seed: base_epochs, ...
+
 _NUMBER = (int, float)
 _DERIVED = {  # name -> (minuend, subtrahend)
     "forgetting": ("prior/base_accuracy", "prior/accuracy"),
     "gain": ("new/accuracy", "new/base_accuracy"),
-    "ood_change": ("ood/accuracy", "ood/base_accuracy"),
 }
+_CHANGE = re.compile(r"(shift/[^/]+)/change")
+_TEXT_KINDS = ("text", "name", "family", "roles")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +55,11 @@ class Results:
     columns: Mapping[str, np.ndarray]  # f64[N] numbers, i64[N], bool[N], text: str[N] or object[N]
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name in _DERIVED:
-            first, second = _DERIVED[name]
-            return self[first] - self[second]
+        if name == "flops_total":
+            teacher = self.columns.get("flops_teacher", np.zeros(len(self)))
+            return self["flops"] + np.nan_to_num(teacher)
+        if parts := _difference(name):
+            return self[parts[0]] - self[parts[1]]
         if name not in self.columns:
             raise ValueError(
                 f"no column {name!r} in these results; there are {', '.join(sorted(self.columns))}"
@@ -81,7 +67,9 @@ class Results:
         return self.columns[name]
 
     def __contains__(self, name: str) -> bool:
-        return all(part in self.columns for part in _DERIVED.get(name, (name,)))
+        if name == "flops_total":
+            return "flops" in self.columns
+        return all(part in self.columns for part in _difference(name) or (name,))
 
     def __len__(self) -> int:
         return len(self.columns["run"])
@@ -108,12 +96,54 @@ class Results:
             keep &= np.isfinite(self[name].astype(float))
         return self.select(keep), int(np.sum(~keep))
 
+    def has(self, *names: str) -> bool:
+        """Whether each of these columns has a finite value somewhere: it was measured."""
+        return all(n in self and bool(np.isfinite(self[n].astype(float)).any()) for n in names)
+
+    @property
+    def families(self) -> Mapping[str, Family]:
+        """Arm -> its family, families in order, then arms as they first appear."""
+        found = dict(zip(self["arm"].tolist(), self["family"].tolist(), strict=True))
+        return {arm: f for f in FAMILIES for arm, its in found.items() if its == f}
+
     @property
     def arms(self) -> tuple[str, ...]:
-        """Arms present, in the paper's order, then any others by name."""
-        present = {str(arm) for arm in np.unique(self["arm"])}
-        known = [arm for arm in _PAPER_ORDER if arm in present]
-        return (*known, *sorted(present - set(known)))
+        """Arms present, family by family, as they first appear."""
+        return tuple(self.families)
+
+    def of_family(self, family: Family) -> tuple[str, ...]:
+        return tuple(arm for arm, its in self.families.items() if its == family)
+
+    def cast(self, role: str, *families: Family) -> tuple[str, ...]:
+        """Arms with this part in comparisons (rlrazor/lines.py), of these families or of any."""
+        parts = dict(zip(self["arm"].tolist(), self["roles"].tolist(), strict=True))
+        return tuple(
+            arm
+            for arm, family in self.families.items()
+            if role in parts[arm].split() and family in (families or FAMILIES)
+        )
+
+    @property
+    def rl(self) -> tuple[str, ...]:
+        """What "RL" means in comparisons: the plain methods that learn from a reward."""
+        return self.cast("plain", "reward")
+
+    @property
+    def sft(self) -> tuple[str, ...]:
+        """What "SFT" means in comparisons: plain imitation of answers not its own."""
+        return self.cast("plain", "outside")
+
+    @property
+    def shifts(self) -> tuple[str, ...]:
+        """Places of the shifts that were tested, as they first appear: "shift/rule", ..."""
+        names = (re.fullmatch(r"(shift/[^/]+)/accuracy", name) for name in self.columns)
+        return tuple(match[1] for match in names if match)
+
+    @property
+    def study(self) -> str:
+        """The one study that all rows are of; "" where there are several or none has a name."""
+        names = {str(name) for name in self["study"]} if "study" in self.columns else set()
+        return names.pop() if len(names) == 1 else ""
 
     @property
     def seeds(self) -> np.ndarray:
@@ -135,8 +165,13 @@ class Results:
         return np.unique(np.stack(codes, -1), axis=0, return_inverse=True)[1].ravel()
 
 
-def load_results(paths: str | Path | Sequence[str | Path]) -> Results:
-    """Reads one or more results.jsonl files; ValueError names file:line and the column at fault."""
+def load_results(
+    paths: str | Path | Sequence[str | Path], *, families: Mapping[str, Family] | None = None
+) -> Results:
+    """Reads one or more results.jsonl files; ValueError names file:line and the column at fault.
+
+    `families` says what arms of the first schema learn from that legacy.py does not know.
+    """
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     rows: list[dict] = []
     places: list[str] = []  # file:line of each row, for errors
@@ -147,7 +182,11 @@ def load_results(paths: str | Path | Sequence[str | Path]) -> Results:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 place = f"{path}:{number}"
-                rows.append(_flatten(_parse(line, place, torn=number == len(lines)), place))
+                row = _parse(line, place, torn=number == len(lines))
+                try:
+                    rows.append(_checked(row, families or {}))
+                except ValueError as error:
+                    raise ValueError(f"{place}: {error}") from None
                 places.append(place)
     if not rows:
         raise ValueError(
@@ -156,7 +195,8 @@ def load_results(paths: str | Path | Sequence[str | Path]) -> Results:
         )
     _check_runs(rows, places)
     names = dict.fromkeys(name for row in rows for name in row)  # ordered, each once
-    return Results({name: _column(name, rows, places) for name in names})
+    columns = {name: _column(name, rows, places) for name in names}
+    return Results(columns | {n: np.full(len(rows), math.nan) for n in MEASURED if n not in names})
 
 
 def main_base(results: Results) -> Results:
@@ -175,27 +215,26 @@ def main_base(results: Results) -> Results:
 
 
 def main_variant(results: Results) -> Results:
-    """Rows of the methods themselves, where `hyperparameters/variant` tells variants of them."""
-    return results.select(variants(results) == MAIN)
+    """Rows of the methods themselves, where there are variants of them."""
+    return results.select(results["variant"] == MAIN)
 
 
-def variants(results: Results) -> np.ndarray:
-    """str[N], MAIN where no variant is given."""
-    if VARIANT not in results:
-        return np.full(len(results), MAIN)
-    return np.array([v if isinstance(v, str) else MAIN for v in results[VARIANT]], str)
+def by_base(results: Results) -> dict[str, Results]:
+    """The rows of each starting model by its name, in order; one entry where there is but one."""
+    names = [str(name) for name in results["base"]] if "base" in results else [""] * len(results)
+    return {name: results.select(np.array(names) == name) for name in dict.fromkeys(names)}
 
 
-def methods(results: Results) -> np.ndarray:
-    """str[N], the arm where no method is given."""
-    if METHOD not in results:
-        return results["arm"]
-    given = zip(results[METHOD], results["arm"], strict=True)
-    return np.array([m if isinstance(m, str) else arm for m, arm in given], str)
+def _difference(name: str) -> tuple[str, str] | None:
+    """(minuend, subtrahend) of a derived column, None of any other."""
+    match = _CHANGE.fullmatch(name)
+    if match:
+        return f"{match[1]}/accuracy", f"{match[1]}/base_accuracy"
+    return _DERIVED.get(name)
 
 
 def _base_columns(results: Results) -> list[str]:
-    return sorted(name for name in results.columns if name.startswith(BASE_PREFIX))
+    return sorted(n for n in results.columns if n.startswith(BASE_PREFIX) or n == "base")
 
 
 def _parse(line: bytes, place: str, torn: bool) -> dict:
@@ -213,39 +252,41 @@ def _parse(line: bytes, place: str, torn: bool) -> dict:
     return row
 
 
-def _flatten(row: dict, place: str) -> dict:
-    """Moves hyperparameters up and checks the required columns of one line."""
+def _checked(row: dict[str, Any], families: Mapping[str, Family]) -> dict[str, Any]:
+    """One line of either schema as flat columns of schema 2."""
+    schema = row.get("schema", 1)
+    if schema == SCHEMA:
+        check_line(row)
+    elif schema == 1:
+        _check_first_schema(row)
+        row = upgraded(row, families)
+    else:
+        raise ValueError(f"'schema' must be {SCHEMA} (1 or none in older files), got {schema!r}")
     nested = row.pop("hyperparameters", None) or {}
-    if not isinstance(nested, dict):
-        raise ValueError(f"{place}: hyperparameters must be an object, got {nested!r}")
-    for name, (kind, meaning) in REQUIRED.items():
-        if name not in row:
-            raise ValueError(f"{place}: no column {name!r} ({kind}: {meaning})")
-        if not _is_kind(row[name], kind):
-            raise ValueError(
-                f"{place}: {name!r} must be of kind {kind} ({meaning}), got {row[name]!r}"
-            )
     row |= {f"hyperparameters/{name}": value for name, value in nested.items()}
-    for name, value in row.items():
-        if isinstance(value, dict | list):
-            raise ValueError(f"{place}: {name!r} must be a number, text or null, got {value!r}")
+    if row.get("roles") is None:
+        row["roles"] = roles_of(row["family"], row["arm"], row["method"])
     return row
 
 
-def _is_kind(value: object, kind: str) -> bool:
-    if kind == "text":
-        return isinstance(value, str) and value != ""
-    if kind == "boolean":
-        return isinstance(value, bool)
-    if isinstance(value, bool):
-        return False
-    if kind == "integer":
-        return isinstance(value, int)
-    if value is None:  # a NaN that its writer turned into null: excluded and counted later
-        return True
-    if not isinstance(value, _NUMBER):
-        return False
-    return kind == "number" or not math.isfinite(value) or 0 <= value <= 1
+def _check_first_schema(row: dict[str, Any]) -> None:
+    """It may hold numbers that are not finite: they are excluded and counted later."""
+    for name in REQUIRED:
+        if name not in row:
+            kind, meaning = kind_of(name)
+            raise ValueError(f"no column {name!r} ({kind}: {meaning})")
+    nested = row.get("hyperparameters") or {}
+    if not isinstance(nested, dict):
+        raise ValueError(f"hyperparameters must be an object, got {nested!r}")
+    for name, value in _fields(row, nested):
+        finite = not isinstance(value, float) or math.isfinite(value)
+        check_field(f"shift/rule{name[3:]}" if name.startswith("ood/") else name,
+                    value if finite else None)  # fmt: skip
+
+
+def _fields(row: dict[str, Any], nested: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    yield from ((name, value) for name, value in row.items() if name != "hyperparameters")
+    yield from ((f"hyperparameters/{name}", value) for name, value in nested.items())
 
 
 def _check_runs(rows: list[dict], places: list[str]) -> None:
@@ -257,7 +298,11 @@ def _check_runs(rows: list[dict], places: list[str]) -> None:
         run, step, owner = row["run"], row["step"], (row["arm"], row["seed"])
         if (run, step) in steps:
             first = steps[run, step]
-            raise ValueError(f"{place}: run {run!r} has step {step} twice, first at {first}")
+            raise ValueError(
+                f"{place}: run {run!r} has step {step} twice, first at {first}. If these are "
+                "different runs (another model, learning rate, data), give each its own name in "
+                "'run', or report on their files one by one; if a file is there twice, give it once"
+            )
         if row["final"] and run in finals:
             raise ValueError(f"{place}: run {run!r} has two final lines, first at {finals[run]}")
         first_owner, first = owners.setdefault(run, (owner, place))
@@ -273,10 +318,10 @@ def _check_runs(rows: list[dict], places: list[str]) -> None:
 
 def _column(name: str, rows: list[dict], places: list[str]) -> np.ndarray:
     values = [row.get(name) for row in rows]
-    kind = REQUIRED.get(name, ("", ""))[0]
-    if kind == "text":
-        return np.array(values, str)
-    if kind in ("integer", "boolean"):
+    kind = kind_of(name)[0]
+    if kind in _TEXT_KINDS:
+        return np.array([v or "" for v in values], str)
+    if name in REQUIRED:  # of the other integers and booleans, an older line may have none
         return np.array(values, np.int64 if kind == "integer" else bool)
     number = [isinstance(v, _NUMBER) and not isinstance(v, bool) for v in values]
     if any(number):
@@ -284,6 +329,7 @@ def _column(name: str, rows: list[dict], places: list[str]) -> np.ndarray:
             if value is not None and not is_number:
                 raise ValueError(f"{place}: {name!r} is a number on other lines, here {value!r}")
         return np.array([math.nan if v is None else v for v in values], np.float64)
-    if kind or (all(v is None for v in values) and not name.startswith("hyperparameters/")):
+    nowhere = all(v is None for v in values) and not name.startswith("hyperparameters/")
+    if nowhere or name in MEASURED:
         return np.full(len(values), math.nan)  # measured nowhere
     return np.array(values, object)

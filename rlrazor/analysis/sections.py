@@ -6,12 +6,13 @@ flips use the base strength that most runs start from.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from rlrazor.analysis import figures, frontier_figures, tables
+from rlrazor.analysis import figures, frontier_figures, papers, tables
+from rlrazor.analysis.arm_claims import norm_pair
 from rlrazor.analysis.figures import LIMIT, NARROW, WIDE
-from rlrazor.analysis.flips import AXES, NORM_ARMS, flip_map
+from rlrazor.analysis.flips import AXES, flip_map
 from rlrazor.analysis.frontier import (
     Matched,
     automatic_target,
@@ -23,13 +24,15 @@ from rlrazor.analysis.frontier import (
 from rlrazor.analysis.hover import TippedFigure, both_svgs, inline_svg
 from rlrazor.analysis.law import isotonic_law, law_rows, left_out, quadratic_law, within_arms
 from rlrazor.analysis.predictors import PREDICTORS, Predictor, predictor_table
-from rlrazor.analysis.results import KL, RL_ARMS, RL_KL_ARMS, SFT_ARMS, Results
+from rlrazor.analysis.results import Results
+from rlrazor.analysis.statistics import Interval
+from rlrazor.analysis.style import Styles
 from rlrazor.analysis.tables import Table
 from rlrazor.analysis.trajectory import Trajectory, step_correlations
+from rlrazor.lines import KL
 
 MANY_LIMIT = 1500  # points of a figure with many panels
 NARROW_LIMIT = 800  # points of a figure on a phone
-GROUPS = {"all RL methods": (*RL_ARMS, *RL_KL_ARMS), "all plain SFT": SFT_ARMS}
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Section:
     parts: tuple[Part, ...]
 
 
-def law_section(results: Results, resamples: int) -> Section:
+def law_section(results: Results, styles: Styles, resamples: int) -> Section:
     """Forgetting against KL: pooled, within each method, and on methods left out."""
     quadratic = attempt(lambda: quadratic_law(results, resamples=resamples))
     isotonic = attempt(lambda: isotonic_law(results, resamples=min(resamples, 200)))
@@ -78,18 +81,19 @@ def law_section(results: Results, resamples: int) -> Section:
     fits = () if isinstance(within, Absent) else within[0]
 
     def pooled(width: float, limit: int) -> TippedFigure:
-        return figures.law_figure(results, *curves, width=width, limit=limit)
+        return figures.law_figure(results, *curves, styles=styles, width=width, limit=limit)
 
     def by_arm(width: float, limit: int) -> TippedFigure:
+        most = min(limit, MANY_LIMIT)
         return figures.law_by_arm_figure(
-            results, curves[0], fits, width=width, limit=min(limit, MANY_LIMIT)
+            results, curves[0], fits, styles=styles, width=width, limit=most
         )
 
     def left_out_by(groups, what: str) -> Part:
         found = attempt(lambda: left_out(results, groups=groups, resamples=resamples))
         if not isinstance(found, Absent) and not found.parts:
             found = Absent("Nothing to predict from: leaving a method out leaves too few rows.")
-        return told(found, lambda summary: tables.left_out_table(summary, what))
+        return told(found, lambda summary: tables.left_out_table(summary, styles, what))
 
     return Section(
         "law",
@@ -117,9 +121,9 @@ def law_section(results: Results, resamples: int) -> Section:
                 "The same, one panel a method. Grey line: the pooled quadratic. "
                 f"R²: of the method's own quadratic, with interval. {support(results)}",
             ),
-            told(within, lambda found: tables.within_table(*found)),
+            told(within, lambda found: tables.within_table(*found, styles)),
             left_out_by(None, "Predicting a method from all the others"),
-            left_out_by(GROUPS, "Predicting a whole family from all other methods"),
+            left_out_by(_families(results), "Predicting a whole family from all other methods"),
         ),
     )
 
@@ -127,7 +131,11 @@ def law_section(results: Results, resamples: int) -> Section:
 def predictor_section(
     results: Results, resamples: int, predictors: Sequence[Predictor] = PREDICTORS
 ) -> Section:
-    """KL against its rivals."""
+    """KL against its rivals, beside the paper's numbers in a study that repeats it."""
+    beside = ", beside the paper's Table 1 and a public replication (one seed)"
+    if not papers.repeats_table_1(results.study):
+        predictors = [replace(p, paper_r2=None, replication_r2=None) for p in predictors]
+        beside = ""
     table = attempt(lambda: predictor_table(results, predictors, resamples=resamples))
 
     def draw(width: float, limit: int) -> TippedFigure:
@@ -146,16 +154,15 @@ def predictor_section(
             picture(
                 "predictors",
                 draw,
-                "R² of the pooled quadratic, 95 % interval over seeds, beside the paper's Table 1 "
-                "and a public replication (one seed). Arrow: the interval runs on. "
-                f"{support(results)}",
+                f"R² of the pooled quadratic, 95 % interval over seeds{beside}. "
+                f"Arrow: the interval runs on. {support(results)}",
             ),
             told(table, tables.predictor_rows),
         ),
     )
 
 
-def frontier_section(results: Results) -> Section:
+def frontier_section(results: Results, styles: Styles) -> Section:
     """What each method keeps as it learns, and the comparison at equal accuracy."""
     found = attempt(lambda: frontiers(results))
     target = attempt(lambda: _target(results))
@@ -164,11 +171,11 @@ def frontier_section(results: Results) -> Section:
 
     def draw_frontiers(width: float, limit: int) -> TippedFigure:
         del limit
-        return frontier_figures.frontier_figure(raised(found), width=width)
+        return frontier_figures.frontier_figure(raised(found), styles, width=width)
 
     def draw_matched(width: float, limit: int) -> TippedFigure:
         del limit
-        return frontier_figures.matched_figure(raised(entries), width=width)
+        return frontier_figures.matched_figure(raised(entries), styles, width=width)
 
     return Section(
         "frontier",
@@ -193,21 +200,21 @@ def frontier_section(results: Results) -> Section:
                 "mark: the best run, chosen in hindsight; bar mark: the typical run. "
                 f"{support(results)}",
             ),
-            told(entries, _matched_table),
-            told(several, lambda e: tables.targets_table(e) if e else Absent(NO_TARGET)),
+            told(entries, lambda e: _matched_table(e, results.sft, styles)),
+            told(several, lambda e: tables.targets_table(e, styles) if e else Absent(NO_TARGET)),
         ),
     )
 
 
-def flip_section(results: Results) -> Section:
+def flip_section(results: Results, styles: Styles) -> Section:
     """Where the claim turns round; uses every base strength."""
 
     def parts(rl: Sequence[str], axes: Sequence[str], name: str, what: str) -> tuple[Part, ...]:
-        flips = attempt(lambda: flip_map(results, rl=rl, axes=axes))
+        flips = attempt(lambda: flip_map(results, rl, results.sft, axes=axes))
 
         def draw(width: float, limit: int) -> TippedFigure:
             del limit
-            return frontier_figures.flip_figure(raised(flips), width=width)
+            return frontier_figures.flip_figure(raised(flips), styles, width=width)
 
         caption = (
             f"{what} Numbers: RL's forgetting over the best SFT run's at the RL run's own "
@@ -216,9 +223,12 @@ def flip_section(results: Results) -> Section:
             "of reach: RL is more accurate than every SFT run. "
         )
         note = told(flips, lambda f: f"Intervals of the map above: {what}")
-        table = told(flips, lambda f: tables.flip_table(f, str(note)) if f.cells else Absent(NO_RL))
+        table = told(
+            flips, lambda f: tables.flip_table(f, styles, str(note)) if f.cells else Absent(NO_RL)
+        )
         return picture(name, draw, caption + _left_aside(flips) + support(results)), table
 
+    norms = norm_pair(results)
     return Section(
         "flips",
         "Where does “RL forgets less” flip?",
@@ -229,13 +239,14 @@ def flip_section(results: Results) -> Section:
         ),
         (
             *parts(
-                NORM_ARMS,
+                norms if all(norms) else results.rl,
                 AXES,
                 "flips",
-                "GRPO by advantage normalisation, learning rate and base strength.",
+                f"{'GRPO' if all(norms) else 'RL'} by advantage normalisation, learning rate and "
+                "base strength.",
             ),
             *parts(
-                (*RL_ARMS, *RL_KL_ARMS),
+                results.of_family("reward"),
                 ("arm", "hyperparameters/learning_rate"),
                 "flips_by_method",
                 "By RL method and learning rate, all bases together.",
@@ -244,7 +255,7 @@ def flip_section(results: Results) -> Section:
     )
 
 
-def trajectory_section(trajectory: Trajectory | None, reason: str) -> Section:
+def trajectory_section(trajectory: Trajectory | None, styles: Styles, reason: str) -> Section:
     """The paper's Figure 10; `reason` says why there is no trajectory."""
     found = Absent(reason) if trajectory is None else trajectory
     correlations = told(found, lambda t: step_correlations(t))
@@ -252,7 +263,7 @@ def trajectory_section(trajectory: Trajectory | None, reason: str) -> Section:
     def draw(width: float, limit: int) -> TippedFigure:
         known = () if isinstance(correlations, Absent) else correlations
         return frontier_figures.trajectory_figure(
-            raised(found), known, width=width, limit=min(limit, MANY_LIMIT)
+            raised(found), styles, known, width=width, limit=min(limit, MANY_LIMIT)
         )
 
     steps = told(
@@ -262,6 +273,7 @@ def trajectory_section(trajectory: Trajectory | None, reason: str) -> Section:
             f"seed(s); {t.n_excluded} non-finite steps left out."
         ),
     )
+    table = told(correlations, lambda c: tables.trajectory_table(c, styles))
     return Section(
         "trajectory",
         "Step by step: what does an update do to the prior task?",
@@ -271,12 +283,12 @@ def trajectory_section(trajectory: Trajectory | None, reason: str) -> Section:
         ),
         (
             picture("trajectory", draw, f"One mark a training step. {steps}"),
-            *([] if trajectory is None else [told(correlations, tables.trajectory_table)]),
+            *([] if trajectory is None else [table]),
         ),
     )
 
 
-def data_section(results: Results) -> Section:
+def data_section(results: Results, styles: Styles) -> Section:
     """How to read an interval, and what was read."""
     return Section(
         "methods",
@@ -286,7 +298,7 @@ def data_section(results: Results) -> Section:
             "t is used for means and paired differences. Runs and checkpoints of one seed share "
             "its data, its test questions and its base, so they are never counted as "
             "independent. Where all seeds share a base, intervals say nothing of other bases. "
-            "With one seed there is an estimate and no interval.",
+            "With one seed there is an estimate and no interval. " + _coverage(len(results.seeds)),
             f"Here: {support(results)} “Holds” and “does not hold” need the whole interval on one "
             "side of a threshold fixed beforehand; anything else is undecided. p-values are "
             "adjusted for the number of comparisons (Benjamini-Hochberg, false discoveries "
@@ -298,7 +310,7 @@ def data_section(results: Results) -> Section:
             "each method keeps its share, evenly spaced in the order of KL. Fits use every finite "
             "line after step 0.",
         ),
-        (told(results, tables.data_table),),
+        (tables.data_table(results, styles),),
     )
 
 
@@ -351,10 +363,26 @@ def _target(results: Results) -> float:
     return target
 
 
-def _matched_table(entries: Sequence[Matched]) -> Table:
+def _matched_table(entries: Sequence[Matched], sft: Sequence[str], styles: Styles) -> Table:
     arms = [entry.arm for entry in entries]
-    reference = next((arm for arm in (*SFT_ARMS, *arms) if arm in arms), arms[0])
-    return tables.matched_table(entries, compare_arms(entries, reference))
+    reference = next((arm for arm in (*sft, *arms) if arm in arms), arms[0])
+    return tables.matched_table(entries, compare_arms(entries, reference), styles)
+
+
+def _coverage(n_seeds: int) -> str:
+    """What a 95 % interval is worth at this number of seeds."""
+    if n_seeds < 2:
+        return ""
+    r2 = round(100 * Interval(0.5, 0.4, 0.6, n_seeds, kind="r2").coverage)
+    return (
+        f"The 95 % are nominal: at {n_seeds} seeds an interval of R² holds the true value in about "
+        f"{r2} % of simulated studies (rlrazor/analysis/coverage.py); Student's t is exact where "
+        "seeds vary normally."
+    )
+
+
+def _families(results: Results) -> dict[str, Sequence[str]]:
+    return {"all RL methods": results.of_family("reward"), "all plain SFT": results.sft}
 
 
 def _shown(results: Results) -> str:

@@ -1,9 +1,10 @@
-"""Generalization to a rule that training never showed, as numbers with intervals over seeds.
+"""Generalization to what training never showed, as numbers with intervals over seeds.
 
-`new` is the rule of training, `ood` the other one. A change is a run's success minus its base's.
-Runs of one arm and seed are averaged first, so a seed counts once; a run without a finite value
-has no part in its seed's mean and is counted. Budgets are equal fractions of the same FLOPs, so
-final checkpoints are compared at matched compute.
+A task is a place of the columns: `new` is the task of training, `shift/<name>` the same task under
+another rule, look, ... A change is a run's success minus its base's. Runs of one arm and seed are
+averaged first, so a seed counts once; a run without a finite value has no part in its seed's mean
+and is counted. Budgets are equal fractions of the same FLOPs, so final checkpoints are compared at
+matched compute.
 """
 
 import math
@@ -13,18 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rlrazor.analysis.results import (
-    MAIN,
-    RL_ARMS,
-    SFT_ARMS,
-    Results,
-    methods,
-    variants,
-)
+from rlrazor.analysis.results import Results
 from rlrazor.analysis.statistics import Interval, seed_means, t_interval
+from rlrazor.lines import MAIN, TURNS
 
-CHANGE = {"new": "gain", "ood": "ood_change"}  # task -> its change since the base
-TURNS = re.compile(r"turns_(\d+)")
+_OF_TURNS = re.compile(rf"{TURNS}(\d+)")
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class Shift:
     arm: str
     success: Mapping[str, Interval]  # task -> first answers that are right
     change: Mapping[str, Interval]  # task -> since the base
-    since_start: Interval  # ood, since the run's own step 0, which may be an SFT checkpoint
+    since_start: Interval  # shift, since the run's own step 0, which may be an SFT checkpoint
     forgetting: Interval
     n_runs: int
     n_seeds: int
@@ -43,14 +37,14 @@ class Shift:
 
 @dataclass(frozen=True, eq=False)
 class Early:
-    """The checkpoint step of an arm with the highest ood success, chosen in hindsight."""
+    """The checkpoint step of an arm with the highest shifted success, chosen in hindsight."""
 
     step: int
     n_steps: int  # steps to choose from: those with a finite value in every seed
     seeds: np.ndarray  # i64[S]
     success: Mapping[str, np.ndarray]  # task -> f64[S]
     change: Mapping[str, np.ndarray]  # task -> f64[S]
-    held_out: np.ndarray  # f64[S] ood success where the other seeds choose the step; NaN if alone
+    held_out: np.ndarray  # f64[S] under the shift, the other seeds choosing the step; else NaN
     n_runs: int
 
 
@@ -59,11 +53,17 @@ class Budget:
     """RL with so many turns a training episode, at matched generations."""
 
     method: str
+    arm: str  # of these turns
     turns: int
     first: Mapping[str, Interval]  # task -> change of success at the first answer
     within: Mapping[str, Interval]  # task -> change of success within that many turns
     n_runs: int
     n_seeds: int
+
+
+def change(task: str) -> str:
+    """The column of a task's change since the base."""
+    return "gain" if task == "new" else f"{task}/change"
 
 
 def by_seed(rows: Results, column: str, seeds: np.ndarray) -> np.ndarray:
@@ -87,24 +87,23 @@ def final_by_seed(results: Results, arms: Sequence[str], column: str) -> np.ndar
     return np.mean(present, axis=0) if present else np.full(len(seeds), np.nan)
 
 
-def shifts(results: Results, arms: Sequence[str] | None = None) -> list[Shift]:
+def shifts(results: Results, place: str) -> list[Shift]:
     """One entry an arm that has a last checkpoint, in the order of results.arms."""
-    last, seeds = _with_start(results).final(), results.seeds
+    last, seeds = _with_start(results, place).final(), results.seeds
+    columns = {task: change(task) for task in ("new", place)}
     out = []
-    for arm in last.arms if arms is None else arms:
+    for arm in last.arms:
         mine = last.of_arms(arm)
-        if not len(mine):
-            continue
 
         def mean(column, mine=mine):
             return t_interval(by_seed(mine, column, seeds))
 
-        finite = [np.isfinite(mine[name]) for name in CHANGE.values() if name in mine]
+        finite = [np.isfinite(mine[name]) for name in columns.values() if name in mine]
         out.append(
             Shift(
                 arm,
-                {task: mean(f"{task}/accuracy") for task in CHANGE},
-                {task: mean(name) for task, name in CHANGE.items()},
+                {task: mean(f"{task}/accuracy") for task in columns},
+                {task: mean(name) for task, name in columns.items()},
                 mean("since_start"),
                 mean("forgetting"),
                 mine.n_runs,
@@ -115,19 +114,19 @@ def shifts(results: Results, arms: Sequence[str] | None = None) -> list[Shift]:
     return out
 
 
-def early_stop(results: Results, arms: Sequence[str] = SFT_ARMS) -> Early | None:
-    """The best early SFT checkpoint; None where no step was tested in every seed.
+def early_stop(results: Results, place: str, arms: Sequence[str]) -> Early | None:
+    """The best early checkpoint of these SFT arms; None where no step was tested in every seed.
 
     It is chosen by the very scores it is judged by, which flatters SFT: the highest of several
     noisy means is partly luck. `held_out` has no such luck.
     """
-    if "ood_change" not in results:
+    if change(place) not in results:
         return None
     rows = results.of_arms(*arms).trained()
-    seeds = rows.finite("ood_change")[0].seeds
+    seeds = rows.finite(change(place))[0].seeds
     steps = np.unique(rows["step"])
     at = {int(step): rows.select(rows["step"] == step) for step in steps}
-    success = {step: by_seed(part, "ood/accuracy", seeds) for step, part in at.items()}
+    success = {step: by_seed(part, f"{place}/accuracy", seeds) for step, part in at.items()}
     steps = [step for step, values in success.items() if np.isfinite(values).all()]
     if not steps or not len(seeds):
         return None
@@ -141,16 +140,17 @@ def early_stop(results: Results, arms: Sequence[str] = SFT_ARMS) -> Early | None
         best,
         len(steps),
         seeds,
-        {task: by_seed(at[best], f"{task}/accuracy", seeds) for task in CHANGE},
-        {task: by_seed(at[best], name, seeds) for task, name in CHANGE.items()},
+        {task: by_seed(at[best], f"{task}/accuracy", seeds) for task in ("new", place)},
+        {task: by_seed(at[best], change(task), seeds) for task in ("new", place)},
         held_out,
         rows.n_runs,
     )
 
 
-def turn_budgets(results: Results, rl: Sequence[str] = RL_ARMS) -> list[Budget]:
-    """By method and turns, of the methods trained with more than one turn; main is one turn."""
-    names, kinds = methods(results), variants(results)
+def turn_budgets(results: Results, place: str) -> list[Budget]:
+    """By plain RL method and turns, where it was trained with more than one; main is one turn."""
+    names, kinds = results["method"], results["variant"]
+    rl = dict.fromkeys(names[np.isin(results["arm"], results.rl)].tolist())
     seeds, last = results.seeds, results["final"]
     turns = np.array([_turns(kind) for kind in kinds], int)
     out = []
@@ -158,32 +158,34 @@ def turn_budgets(results: Results, rl: Sequence[str] = RL_ARMS) -> list[Budget]:
         for n in np.unique(turns[(names == method) & last & (turns > 0)]):
             rows = results.select((names == method) & (turns == n) & last)
             within = {}
-            for task in CHANGE:
+            for task in ("new", place):
                 own = by_seed(rows, f"{task}/success_within_{n}", seeds)
                 base = by_seed(rows, f"{task}/base_success_within_{n}", seeds)
                 within[task] = t_interval(own - base)
-            first = {task: t_interval(by_seed(rows, c, seeds)) for task, c in CHANGE.items()}
-            out.append(Budget(method, int(n), first, within, rows.n_runs, len(rows.seeds)))
+            first = {t: t_interval(by_seed(rows, change(t), seeds)) for t in ("new", place)}
+            out.append(
+                Budget(method, rows.arms[0], int(n), first, within, rows.n_runs, len(rows.seeds))
+            )
     return out
 
 
 def variant_rows(results: Results, names: Sequence[str], kinds: Sequence[str]) -> Results:
     """Rows of these variants of these methods."""
-    return results.select(np.isin(methods(results), names) & np.isin(variants(results), kinds))
+    return results.select(np.isin(results["method"], names) & np.isin(results["variant"], kinds))
 
 
 def _turns(kind: str) -> int:
     """Turns of a variant: 1 of the plain one, 0 where it is about something else."""
-    match = TURNS.fullmatch(kind)
+    match = _OF_TURNS.fullmatch(kind)
     return int(match[1]) if match else int(kind == MAIN)
 
 
-def _with_start(results: Results) -> Results:
-    """Adds since_start f64[N]: ood success minus that of the run's own step 0."""
-    if "ood/accuracy" not in results:
+def _with_start(results: Results, place: str) -> Results:
+    """Adds since_start f64[N]: shifted success minus that of the run's own step 0."""
+    if f"{place}/accuracy" not in results:
         return results
-    ood = results["ood/accuracy"]
+    shifted = results[f"{place}/accuracy"]
     zero = results["step"] == 0
-    start = dict(zip(results["run"][zero].tolist(), ood[zero].tolist(), strict=True))
+    start = dict(zip(results["run"][zero].tolist(), shifted[zero].tolist(), strict=True))
     starts = np.array([start.get(run, math.nan) for run in results["run"].tolist()], float)
-    return Results({**results.columns, "since_start": ood - starts})
+    return Results({**results.columns, "since_start": shifted - starts})

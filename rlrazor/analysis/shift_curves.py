@@ -25,19 +25,21 @@ from rlrazor.analysis.figures import (
 )
 from rlrazor.analysis.hover import INK, LINE, MUTED, PAPER, TippedFigure, run_tips
 from rlrazor.analysis.law import Law
-from rlrazor.analysis.results import KL, MAIN, Results, main_variant, variants
-from rlrazor.analysis.shift_figures import RULES
+from rlrazor.analysis.results import Results, main_variant
+from rlrazor.analysis.shift import change
 from rlrazor.analysis.shift_series import Curve
-from rlrazor.analysis.style import FAMILIES, ArmStyle, arm_styles
+from rlrazor.analysis.shift_words import titles, words
+from rlrazor.analysis.style import FAMILIES, ArmStyle, Styles, arm_styles
+from rlrazor.lines import KL, MAIN
 
 Curves = Mapping[str, Sequence[Curve]]  # task -> curves; the base's has no arm
 Tip = Callable[[Curve, int, str], str]
 
 
 @themed
-def tries_figure(curves: Curves, *, width: float = WIDE) -> TippedFigure:
+def tries_figure(curves: Curves, styles: Styles, *, width: float = WIDE) -> TippedFigure:
     """pass@k of the base and of each arm: does training add ability or sharpen it?"""
-    figure, panels = _grid(curves, "tries k", _tries_tip, width)
+    figure, panels = _grid(curves, styles, "tries k", _tries_tip, width)
     ks = next(found for found in curves.values() if found)[0].x
     panels[0, 0].set_xscale("log", base=2)  # shared by all panels
     for axes in panels.flat:
@@ -50,10 +52,10 @@ def tries_figure(curves: Curves, *, width: float = WIDE) -> TippedFigure:
 
 @themed
 def paths_figure(
-    curves: Curves, label: str, *, bands: bool = True, width: float = WIDE
+    curves: Curves, styles: Styles, label: str, *, bands: bool = True, width: float = WIDE
 ) -> TippedFigure:
     """Success along training; without bands only the last checkpoint has its interval."""
-    figure, panels = _grid(curves, label, _path_tip, width, bands)
+    figure, panels = _grid(curves, styles, label, _path_tip, width, bands)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(4 if width > 5 else 3))
     return figure
 
@@ -61,29 +63,32 @@ def paths_figure(
 @themed
 def axes_figure(
     results: Results,
-    forgetting: Law | None = None,
-    change: Law | None = None,  # of ood_as_prior: minus the change
+    place: str,
+    laws: tuple[Law | None, Law | None] = (None, None),  # of forgetting; of shift_as_prior
     *,
+    styles: Styles | None = None,  # None: those of these results alone
     width: float = WIDE,
     limit: int = LIMIT,
 ) -> TippedFigure:
-    """Both axes in one picture: forgetting and the change under the other rule, against KL."""
-    rows, _ = scatter_rows(results, limit).finite("ood_change")
+    """Both axes in one picture: forgetting and the change under a shift, against KL."""
+    rows, _ = scatter_rows(results, limit).finite(change(place))
+    other = words(place).other
     if not len(rows):
-        raise ValueError("no checkpoint after step 0 was tested under the other rule")
+        raise ValueError(f"no checkpoint after step 0 was tested under the {other}")
     main = main_variant(rows)
-    styles = arm_styles(main.arms)
+    every = styles or arm_styles(results)
+    styles = every.of(main.arms)
     figure = canvas(width, 6.4 if width > 5 else 7.0)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, column, law, sign in (
-        (panels[0], "forgetting", forgetting, 100),
-        (panels[1], "ood_change", change, -100),
+        (panels[0], "forgetting", laws[0], 100),
+        (panels[1], change(place), laws[1], -100),
     ):
         for arm in main.arms:
             _dots(figure, axes, main.of_arms(arm), column, styles, marker_style(styles[arm], 4.2))
-        others = rows.select(variants(rows) != MAIN)
+        others = rows.select(rows["variant"] != MAIN)
         for arm in others.arms:
-            style = arm_styles([arm])
+            style = every.of([arm])
             mark = {"marker": ".", "ms": 3.5, "mec": style[arm].colour, "mfc": style[arm].colour}
             _dots(figure, axes, others.of_arms(arm), column, style, mark | {"mew": 0.0})
         axes.axhline(0, color=MUTED, lw=0.8, zorder=1)
@@ -101,13 +106,14 @@ def axes_figure(
             axes.legend(handles=keys, loc=corner, handletextpad=0.5)
     kl_axis(panels[1], rows[KL], label=kl_label(width))
     panels[0].set_ylabel("forgetting, points")
-    panels[1].set_ylabel(f"change{' of success' * (width > 5)}, other rule, points")
+    panels[1].set_ylabel(f"change{' of success' * (width > 5)}, {other}, points")
     arm_legend(figure, styles, width)
     return figure
 
 
 def _grid(
     curves: Curves,
+    styles: Styles,
     label: str,
     tip: Tip,
     width: float,
@@ -117,7 +123,8 @@ def _grid(
     shown = {task: found for task, found in curves.items() if any(c.arm for c in found)}
     if not shown:
         raise ValueError("no run has both measurements")
-    styles = arm_styles(list(dict.fromkeys(c.arm for f in shown.values() for c in f if c.arm)))
+    styles = styles.of(list(dict.fromkeys(c.arm for f in shown.values() for c in f if c.arm)))
+    rules = titles([task for task in curves if task != "new"])
     families = [f for f in FAMILIES if any(s.family == f for s in styles.values())]
     wide = width > 5
     shape = (len(shown), len(families)) if wide else (len(families), len(shown))
@@ -132,7 +139,7 @@ def _grid(
                     axes.plot(curve.x, 100 * curve.y, color=LINE, lw=1.0, zorder=1)
                 else:
                     _draw(figure, axes, curve, style, tip, bands)
-            rule = RULES[task].capitalize()
+            rule = rules[task].capitalize()
             above, beside = ((i, family), (j, rule)) if wide else ((j, rule), (i, family))
             if above[0] == 0:
                 axes.set_title(above[1], loc="left")

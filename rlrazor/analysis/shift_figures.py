@@ -3,7 +3,7 @@
 The same conventions as figures.py. Successes are drawn in percent, changes in percentage points.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,12 @@ from rlrazor.analysis.figures import WIDE, canvas, marker_style, themed, whisker
 from rlrazor.analysis.hover import INK, MUTED, PAPER, TippedFigure
 from rlrazor.analysis.shift import Budget, Early, Shift
 from rlrazor.analysis.shift_series import Pair
+from rlrazor.analysis.shift_words import titles as titles_of
+from rlrazor.analysis.shift_words import words
 from rlrazor.analysis.statistics import Interval, t_interval
-from rlrazor.analysis.style import FAMILIES, OUTSIDE, ArmStyle, arm_styles
+from rlrazor.analysis.style import FAMILIES, OUTSIDE, ArmStyle, Styles
 
-RULES = {"new": "rule of training", "ood": "other rule"}
 EARLY = ArmStyle("Best early SFT", OUTSIDE, "#c77d0a", "*")
-PAPER_GAINS = {1: 0.0048, 3: 0.0215, 5: 0.0299, 10: 0.0599}  # SFT Memorizes, GeneralPoints in text
 PAPER_COLOUR = "#9a55c0"
 
 
@@ -36,36 +36,41 @@ class Row:
 
 @themed
 def shift_figure(
-    entries: Sequence[Shift], early: Early | None = None, *, width: float = WIDE
+    entries: Sequence[Shift],
+    styles: Styles,
+    place: str,
+    early: Early | None = None,
+    *,
+    width: float = WIDE,
 ) -> TippedFigure:
-    """Change of success since the base under both rules, at the last checkpoint."""
-    styles = arm_styles([entry.arm for entry in entries])
+    """Change of success since the base, trained and shifted, at the last checkpoint."""
+    rules = titles_of([place])
     rows = [
         Row(
             styles[e.arm],
-            tuple(e.change[task] for task in RULES),
+            tuple(e.change[task] for task in rules),
             f"{e.n_runs} runs, {e.n_seeds} seeds",
         )
         for e in entries
     ]
     if early is not None:
-        changes = tuple(t_interval(early.change[task]) for task in RULES)
+        changes = tuple(t_interval(early.change[task]) for task in rules)
         rows.append(Row(EARLY, changes, f"step {early.step}, {len(early.seeds)} seeds"))
-    titles = [f"Under the {rule}" for rule in RULES.values()]
+    titles = [f"Under the {rule}" for rule in rules.values()]
     return _forest(_in_families(rows), titles, "change of success, points", width)
 
 
 @themed
 def difference_figure(
-    pairs: Sequence[Sequence[Pair]],  # one a rule, in the order of RULES
+    pairs: Mapping[str, Sequence[Pair]],  # task -> its pairs
+    styles: Styles,
     label: str,
     *,
     width: float = WIDE,
 ) -> TippedFigure:
-    """first - second of each arm, one panel a rule."""
-    by_arm = [{pair.arm: pair for pair in found} for found in pairs]
+    """first - second of each arm, one panel a task."""
+    by_arm = [{pair.arm: pair for pair in found} for found in pairs.values()]
     arms = list(dict.fromkeys(arm for found in by_arm for arm in found))
-    styles = arm_styles(arms)
     none = Interval(np.nan, np.nan, np.nan, 0)
     rows = [
         Row(
@@ -75,16 +80,19 @@ def difference_figure(
         )
         for arm in arms
     ]
-    titles = [f"Under the {rule}" for rule in RULES.values()]
+    titles = [f"Under the {rule}" for rule in titles_of([t for t in pairs if t != "new"]).values()]
     return _forest(_in_families(rows), titles, label, width)
 
 
 @themed
-def instruction_figure(pairs: Sequence[Pair], *, width: float = WIDE) -> TippedFigure:
+def instruction_figure(
+    pairs: Sequence[Pair], styles: Styles, place: str, *, width: float = WIDE
+) -> TippedFigure:
     """Told the other rule: success by the rule it was told, and by the one it trained on."""
     if not pairs:
         raise ValueError("no arm was judged by both rules")
-    styles = arm_styles([pair.arm for pair in pairs])
+    thing = words(place).thing
+    told, trained = f"by the {thing} it was told", f"by the {thing} of training"
     pairs = sorted(pairs, key=lambda pair: FAMILIES.index(styles[pair.arm].family))
     figure = canvas(width, 0.25 * len(pairs) + (1.1 if width > 5 else 1.4))
     axes = figure.subplots()
@@ -93,8 +101,8 @@ def instruction_figure(pairs: Sequence[Pair], *, width: float = WIDE) -> TippedF
         ends = [100 * pair.first.estimate, 100 * pair.second.estimate]
         axes.plot(ends, [y, y], ":", color=style.colour, lw=1.0, zorder=2)
         for interval, mark, what in (
-            (pair.second, marker_style(style, 6.5), "by the rule it was told"),
-            (pair.first, _cross(style.colour), "by the rule of training"),
+            (pair.second, marker_style(style, 6.5), told),
+            (pair.first, _cross(style.colour), trained),
         ):
             whiskers(axes, [interval], np.array([y]), style.colour, scale=100, lw=1.4)
             mark["mfc"] = style.colour if style.filled else PAPER
@@ -103,29 +111,36 @@ def instruction_figure(pairs: Sequence[Pair], *, width: float = WIDE) -> TippedF
             figure.explain(dot, [tip])
     _names(axes, [styles[pair.arm].name for pair in pairs])
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
-    figure.supxlabel("success where the prompt states the other rule, %", fontsize=9)
+    figure.supxlabel(f"success where the prompt states the other {thing}, %", fontsize=9)
     keys = [
-        Line2D([], [], ls="none", marker="o", color=INK, ms=6, label="by the rule it was told"),
-        Line2D([], [], ls="none", label="by the rule of training", **_cross(INK)),
+        Line2D([], [], ls="none", marker="o", color=INK, ms=6, label=told),
+        Line2D([], [], ls="none", label=trained, **_cross(INK)),
     ]
     figure.legend(handles=keys, loc="outside upper center", ncols=2 if width > 5 else 1)
     return figure
 
 
 @themed
-def turns_figure(budgets: Sequence[Budget], *, width: float = WIDE) -> TippedFigure:
+def turns_figure(
+    budgets: Sequence[Budget],
+    styles: Styles,
+    place: str,
+    paper: Mapping[int, float],  # turns -> the change that a paper reports under the shift
+    *,
+    width: float = WIDE,
+) -> TippedFigure:
     """Change of success against the turns that a training episode may take."""
     if not budgets:
         raise ValueError("no method was trained with several turns")
     methods = list(dict.fromkeys(b.method for b in budgets))
     turns = sorted({b.turns for b in budgets})
-    styles = arm_styles(methods)
+    styles = Styles({b.method: styles[b.arm] for b in reversed(budgets)})  # of the fewest turns
     wide = width > 5
     lines, columns = (1, 2) if wide else (2, 1)
     figure = canvas(width, 3.4 if wide else 5.6)
     panels = figure.subplots(lines, columns, squeeze=False).flat
     keys: list[Line2D] = []
-    for (task, rule), axes in zip(RULES.items(), panels, strict=True):
+    for (task, rule), axes in zip(titles_of([place]).items(), panels, strict=True):
         for k, method in enumerate(methods):
             mine = [b for b in budgets if b.method == method]
             for dash, what, reading in (
@@ -141,10 +156,10 @@ def turns_figure(budgets: Sequence[Budget], *, width: float = WIDE) -> TippedFig
                 if task == "new":
                     line.set_label(f"{styles[method].name}, {what}")
                     keys.append(line)
-        if task == "ood" and (known := [t for t in turns if t in PAPER_GAINS]):
-            at, gains = [turns.index(t) for t in known], [100 * PAPER_GAINS[t] for t in known]
-            paper = _cross(PAPER_COLOUR) | {"marker": "d"}
-            (dots,) = axes.plot(at, gains, ls="none", label="the paper", zorder=4, **paper)
+        if task == place and (known := [t for t in turns if t in paper]):
+            at, gains = [turns.index(t) for t in known], [100 * paper[t] for t in known]
+            mark = _cross(PAPER_COLOUR) | {"marker": "d"}
+            (dots,) = axes.plot(at, gains, ls="none", label="the paper", zorder=4, **mark)
             told = zip(known, gains, strict=True)
             figure.explain(dots, [f"the paper, {t} turns\n{g:+.2f} points" for t, g in told])
             keys.append(dots)
@@ -152,7 +167,7 @@ def turns_figure(budgets: Sequence[Budget], *, width: float = WIDE) -> TippedFig
         axes.set_xticks(range(len(turns)), [str(n) for n in turns])
         axes.set_xlim(-0.4, len(turns) - 0.6)
         axes.set_title(f"Under the {rule}", loc="left")
-        if wide or task == "ood":
+        if wide or task == place:
             axes.set_xlabel("turns of a training episode")
     figure.supylabel("change of success, points", fontsize=9)
     figure.legend(handles=keys, loc="outside lower center", ncols=3 if wide else 1)

@@ -1,17 +1,18 @@
-"""The report's chapters on generalization, for results that were tested under another rule.
+"""The report's chapters on generalization, for results of a shift that training never showed.
 
-They take all variants of the main base strength; what is about the methods themselves uses
-`main_variant`.
+Four chapters are of one shift and stand once for each; four show all shifts side by side. They take
+all variants of the main base strength; what is about the methods themselves uses `main_variant`.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from rlrazor.analysis import shift_curves, shift_figures, shift_tables
+from rlrazor.analysis import papers, shift_curves, shift_figures, shift_tables
 from rlrazor.analysis.law import quadratic_law
-from rlrazor.analysis.results import MAIN, Results, main_variant, methods, variants
+from rlrazor.analysis.results import Results, main_variant
 from rlrazor.analysis.sections import (
     Absent,
     Part,
@@ -21,101 +22,119 @@ from rlrazor.analysis.sections import (
     support,
 )
 from rlrazor.analysis.shift import early_stop, shifts, turn_budgets, variant_rows
-from rlrazor.analysis.shift_figures import RULES
-from rlrazor.analysis.shift_series import Curve, ood_as_prior, pairs, pass_curves, paths
+from rlrazor.analysis.shift_series import Curve, pairs, pass_curves, paths, shift_as_prior
+from rlrazor.analysis.shift_words import shift_name, titles, words
+from rlrazor.analysis.style import Styles
 from rlrazor.analysis.tables import Table
+from rlrazor.lines import DIVERSE, MAIN, RELEASED, REVERSE, TERSE, TURNS
 
-STARTS = ("from_sft", "from_overfit", "fixed", "paper")
-PROMPTS = ("diverse", "terse")
+PROMPTS = (DIVERSE, TERSE)
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 CHANGES = "Change of success since the base, with 95 % intervals over seeds. "
 
 
-def shift_sections(results: Results, resamples: int) -> list[Section]:
+def shift_sections(results: Results, styles: Styles, resamples: int) -> list[Section]:
     """The chapters, without those whose every piece these results lack."""
-    chapters = [
-        rule_section(results),
-        axes_section(results, resamples),
-        turns_section(results),
-        prompts_section(results),
-        tries_section(results),
-        flops_section(results),
-        recognition_section(results),
-        verifier_section(results),
+    chapters: list[Section] = []
+    for place, ending in zip(results.shifts, _endings(results.shifts), strict=True):
+        chapters += [
+            shift_section(results, styles, place, ending),
+            axes_section(results, styles, place, ending, resamples),
+            turns_section(results, styles, place, ending),
+            prompts_section(results, styles, place, ending),
+        ]
+    chapters += [
+        tries_section(results, styles),
+        flops_section(results, styles),
+        recognition_section(results, styles),
+        verifier_section(results, styles),
     ]
     return [c for c in chapters if not all(isinstance(part, Absent) for part in c.parts)]
 
 
-def rule_section(results: Results) -> Section:
-    """The base, every method and the best early SFT checkpoint, under both rules."""
-    main = main_variant(results)
-    early = early_stop(main)
-    entries = shifts(main)
-    start = _base_level(main)
+def shift_section(results: Results, styles: Styles, place: str, ending: str) -> Section:
+    """The base, every method and the best early SFT checkpoint, trained and shifted."""
+    main, say = main_variant(results), words(place)
+    early = early_stop(main, place, main.sft)
+    entries = shifts(main, place)
+    start = _base_level(main, place)
     return Section(
-        "shift",
-        "Does it generalize to a rule that training never showed?",
+        f"shift{ending}",
+        f"Does it generalize {say.untrained}?",
         (
-            "Every method starts from the same base and spends the same FLOPs on one reading of "
-            "the cards; the other reading is only in the test's prompt. Three comparisons, from "
-            "easy to hard: with SFT's end, with the starting point, with SFT stopped early.",
+            "Every method starts from the same base; what the test changes, training never "
+            "showed. Three comparisons, from easy to hard: with SFT's end, with the starting "
+            "point, with SFT stopped early.",
         ),
         (
             picture(
-                "shift",
-                lambda width, _: shift_figures.shift_figure(entries, early, width=width),
+                f"shift{ending}",
+                lambda width, _: shift_figures.shift_figure(
+                    entries, styles, place, early, width=width
+                ),
                 f"{CHANGES}{start}{support(main)}",
             ),
-            attempt(lambda: _rows(shift_tables.shift_table(entries, early))),
+            attempt(lambda: _rows(shift_tables.shift_table(entries, styles, place, early))),
             *_variants(
-                results, ("reverse",), "shift_reverse", "Trained and tested the other way round."
+                results,
+                styles,
+                place,
+                (REVERSE,),
+                (f"shift_reverse{ending}", "Trained and tested the other way round."),
             ),
             *_variants(
                 results,
-                STARTS,
-                "shift_starts",
-                "Other starting points, data and rewards: RL from an early or an over-fitted SFT "
-                "checkpoint, SFT on a small fixed set, the paper's graded reward.",
+                styles,
+                place,
+                [kind for kind in _kinds(results) if _is_start(kind)],
+                (
+                    f"shift_starts{ending}",
+                    "Variants of the methods: other starting points, data and rewards.",
+                ),
             ),
         ),
     )
 
 
-def axes_section(results: Results, resamples: int) -> Section:
+def axes_section(
+    results: Results, styles: Styles, place: str, ending: str, resamples: int
+) -> Section:
     """Forgetting and generalization against the one KL."""
-    main = main_variant(results)
+    main, other = main_variant(results), words(place).other
     laws = [
         attempt(lambda: quadratic_law(main, resamples=resamples)),
-        attempt(lambda: quadratic_law(ood_as_prior(main), resamples=resamples)),
+        attempt(lambda: quadratic_law(shift_as_prior(main, place), resamples=resamples)),
     ]
     known = [None if isinstance(law, Absent) else law for law in laws]
     return Section(
-        "axes",
-        "Both axes in one picture",
+        f"axes{ending}",
+        f"Both axes against KL{f', {other}' if ending else ''}",
         (
             "If one distance governs both, a method that stays close to the base keeps its old "
             "tasks and its grasp of instructions together. The lower curve is fitted like the "
-            "forgetting law, with the change under the other rule in forgetting's place.",
+            f"forgetting law, with the change under the {other} in forgetting's place.",
         ),
         (
             picture(
-                "axes",
+                f"axes{ending}",
                 lambda width, limit: shift_curves.axes_figure(
-                    results, *known, width=width, limit=limit
+                    results, place, (known[0], known[1]), styles=styles, width=width, limit=limit
                 ),
                 "Every checkpoint of every run: forgetting above, change of success under the "
-                "other rule below. Lines: quadratics in KL of the methods themselves; small dots "
+                f"{other} below. Lines: quadratics in KL of the methods themselves; small dots "
                 f"are variants and not in the fit. {support(results)}",
             ),
         ),
     )
 
 
-def turns_section(results: Results) -> Section:
-    budgets = turn_budgets(results)
+def turns_section(results: Results, styles: Styles, place: str, ending: str) -> Section:
+    budgets = turn_budgets(results, place)
+    gains = papers.TURN_GAINS.get(results.study, {}) if shift_name(place) == "rule" else {}
+    paper = "Diamonds: the paper's gains on GeneralPoints in text. " if gains else ""
     reason = "Not available: no method was trained with several turns."
     return Section(
-        "turns",
+        f"turns{ending}",
         "Do more turns of verification help?",
         (
             "With several turns the verifier says what was wrong and the model tries again. All "
@@ -124,27 +143,28 @@ def turns_section(results: Results) -> Section:
         ),
         (
             picture(
-                "turns",
-                lambda width, _: shift_figures.turns_figure(budgets, width=width),
-                f"{CHANGES}Diamonds: the paper's gains on GeneralPoints in text. "
-                f"{support(results)}",
+                f"turns{ending}",
+                lambda width, _: shift_figures.turns_figure(
+                    budgets, styles, place, gains, width=width
+                ),
+                f"{CHANGES}{paper}{support(results)}",
             ),
-            shift_tables.turns_table(budgets) if budgets else Absent(reason),
+            shift_tables.turns_table(budgets, styles, place) if budgets else Absent(reason),
         ),
     )
 
 
-def prompts_section(results: Results) -> Section:
+def prompts_section(results: Results, styles: Styles, place: str, ending: str) -> Section:
     """Is it a failure of skill or of listening?"""
-    kept = results.select(np.isin(variants(results), (MAIN, *PROMPTS)))
-    judged = pairs(kept, "ood/fake_accuracy", "ood/accuracy")
-    reason = "Not available: no answer was judged by the rule of training too."
+    kept, thing = results.select(np.isin(results["variant"], (MAIN, *PROMPTS))), words(place).thing
+    judged = pairs(kept, f"{place}/fake_accuracy", f"{place}/accuracy")
+    reason = f"Not available: no answer was judged by the {thing} of training too."
     caption = (
-        "The prompt states the other rule; the same answers judged by it and by the rule of "
-        "training. High by the rule of training: the model does not listen. "
+        f"The prompt states the other {thing}; the same answers judged by it and by the {thing} of "
+        f"training. High by the {thing} of training: the model does not listen. "
     )
     return Section(
-        "prompts",
+        f"prompts{ending}",
         "Is it a lack of skill, or does it not listen?",
         (
             "SFT sees one instruction and may stop reading it. Two remedies: several wordings and "
@@ -152,17 +172,25 @@ def prompts_section(results: Results) -> Section:
             "“formula only” variants leave out.",
         ),
         (
-            *_variants(results, PROMPTS, "prompts", "Plain, diverse and formula-only training."),
+            *_variants(
+                results,
+                styles,
+                place,
+                PROMPTS,
+                (f"prompts{ending}", "Plain, diverse and formula-only training."),
+            ),
             picture(
-                "instruction",
-                lambda width, _: shift_figures.instruction_figure(judged, width=width),
+                f"instruction{ending}",
+                lambda width, _: shift_figures.instruction_figure(
+                    judged, styles, place, width=width
+                ),
                 f"{caption}{support(kept)}",
             ),
             shift_tables.pairs_table(
                 judged,
+                styles,
                 f"{caption}At the last checkpoint, percent [95 %].",
-                "By the rule of training",
-                "By the rule it was told",
+                (f"By the {thing} of training", f"By the {thing} it was told"),
                 folded=True,
             )
             if judged
@@ -171,9 +199,9 @@ def prompts_section(results: Results) -> Section:
     )
 
 
-def tries_section(results: Results) -> Section:
-    main = main_variant(results)
-    curves = {task: pass_curves(main, task) for task in RULES}
+def tries_section(results: Results, styles: Styles) -> Section:
+    main, rules = main_variant(results), titles(results.shifts)
+    curves = {task: pass_curves(main, task) for task in rules}
     return Section(
         "tries",
         "New ability, or sharpening?",
@@ -184,12 +212,12 @@ def tries_section(results: Results) -> Section:
         (
             picture(
                 "tries",
-                lambda width, _: shift_curves.tries_figure(curves, width=width),
+                lambda width, _: shift_curves.tries_figure(curves, styles, width=width),
                 "Solved within k tries (unbiased pass@k), mean over seeds with 95 % bands. "
                 f"Dashed: the base. {support(main)}",
             ),
             *(
-                shift_tables.tries_table(found, RULES[task])
+                shift_tables.tries_table(found, styles, rules[task])
                 for task, found in curves.items()
                 if found
             ),
@@ -197,23 +225,26 @@ def tries_section(results: Results) -> Section:
     )
 
 
-def flops_section(results: Results) -> Section:
+def flops_section(results: Results, styles: Styles) -> Section:
     main = main_variant(results)
     power = _power(main)
-    along = {task: paths(main, "flops", f"{task}/accuracy") for task in RULES}
+    along = {
+        task: paths(main, "flops_total", f"{task}/accuracy") for task in titles(results.shifts)
+    }
     curves = {task: _scaled(found, 10.0**-power) for task, found in along.items()}
     label = f"training FLOPs, 10{str(power).translate(SUPERSCRIPTS)}"
     return Section(
         "flops",
         "What does success cost?",
         (
-            "The paper's Figure 5: success along training against FLOPs by its formula, which "
-            "counts RL's sampling.",
+            "Success along training against FLOPs, RL's sampling included, and with them what "
+            "trained the teacher and the start of a run (SFT Memorizes, RL Generalizes, Figure "
+            "5).",
         ),
         (
             picture(
                 "flops",
-                lambda width, _: shift_curves.paths_figure(curves, label, width=width),
+                lambda width, _: shift_curves.paths_figure(curves, styles, label, width=width),
                 "Success at the first answer, mean over seeds with 95 % bands. Grey: the methods "
                 f"of the other panels. {support(main)}",
             ),
@@ -221,9 +252,9 @@ def flops_section(results: Results) -> Section:
     )
 
 
-def recognition_section(results: Results) -> Section:
-    main = main_variant(results)
-    along = {task: paths(main, f"{task}/cards_read", f"{task}/accuracy") for task in RULES}
+def recognition_section(results: Results, styles: Styles) -> Section:
+    main, tasks = main_variant(results), titles(results.shifts)
+    along = {task: paths(main, f"{task}/cards_read", f"{task}/accuracy") for task in tasks}
     curves = {task: _scaled(found, 100) for task, found in along.items()}
     return Section(
         "recognition",
@@ -236,7 +267,7 @@ def recognition_section(results: Results) -> Section:
             picture(
                 "recognition",
                 lambda width, _: shift_curves.paths_figure(
-                    curves, "cards read right, %", bands=False, width=width
+                    curves, styles, "cards read right, %", bands=False, width=width
                 ),
                 "One mark a checkpoint, joined along training; mean over seeds, with the 95 % "
                 "interval of success at the last. Grey: the methods of the other panels. "
@@ -246,10 +277,11 @@ def recognition_section(results: Results) -> Section:
     )
 
 
-def verifier_section(results: Results) -> Section:
-    found = [pairs(results, f"{t}/released_accuracy", f"{t}/accuracy") for t in RULES]
-    kept = results.select(np.isin(variants(results), (MAIN, "released")))
-    shown = [[pair for pair in some if pair.arm in kept.arms] for some in found]
+def verifier_section(results: Results, styles: Styles) -> Section:
+    rules = titles(results.shifts)
+    found = {t: pairs(results, f"{t}/released_accuracy", f"{t}/accuracy") for t in rules}
+    kept = results.select(np.isin(results["variant"], (MAIN, RELEASED)))
+    shown = {t: [pair for pair in some if pair.arm in kept.arms] for t, some in found.items()}
     return Section(
         "verifier",
         "Does the released verifier change the answer?",
@@ -261,7 +293,7 @@ def verifier_section(results: Results) -> Section:
             picture(
                 "verifier",
                 lambda width, _: shift_figures.difference_figure(
-                    shown, "released verifier minus exact one, points", width=width
+                    shown, styles, "released verifier minus exact one, points", width=width
                 ),
                 "Success by the released verifier minus success by the exact one, last "
                 "checkpoints, with 95 % intervals over seeds; every arm is in the tables. "
@@ -270,43 +302,68 @@ def verifier_section(results: Results) -> Section:
             *(
                 shift_tables.pairs_table(
                     some,
-                    f"Both verifiers under the {rule}, percent [95 %].",
-                    "Released",
-                    "Exact",
+                    styles,
+                    f"Both verifiers under the {rules[task]}, percent [95 %].",
+                    ("Released", "Exact"),
                     folded=True,
                 )
-                for some, rule in zip(found, RULES.values(), strict=True)
+                for task, some in found.items()
                 if some
             ),
             *_variants(
                 results,
-                ("released",),
-                "verifier_trained",
-                "Trained on the released verifier's rewards, beside the exact one's.",
+                styles,
+                results.shifts[0],
+                (RELEASED,),
+                (
+                    "verifier_trained",
+                    "Trained on the released verifier's rewards, beside the exact one's.",
+                ),
             ),
         ),
     )
 
 
-def untested_text(absent: Mapping[str, str]) -> str:
-    """The claims left out for want of methods, in one sentence."""
-    listed = "; ".join(f"{key.replace('_', ' ')} (needs {arms})" for key, arms in absent.items())
-    return f" Claims left out for want of methods: {listed}." if listed else ""
-
-
-def _variants(results: Results, kinds: Sequence[str], name: str, what: str) -> tuple[Part, ...]:
+def _variants(
+    results: Results,
+    styles: Styles,
+    place: str,
+    kinds: Sequence[str],
+    picture_of: tuple[str, str],  # its name, what it shows
+) -> tuple[Part, ...]:
     """Picture and table of these variants beside the methods that they vary; () without any."""
-    chosen = np.unique(methods(results)[np.isin(variants(results), kinds)]).tolist()
+    name, what = picture_of
+    chosen = np.unique(results["method"][np.isin(results["variant"], kinds)]).tolist()
     if not chosen:
         return ()
     rows = variant_rows(results, chosen, (MAIN, *kinds))
-    entries = shifts(rows)
+    entries = shifts(rows, place)
     drawn = picture(
         name,
-        lambda width, _: shift_figures.shift_figure(entries, width=width),
+        lambda width, _: shift_figures.shift_figure(entries, styles, place, width=width),
         f"{what} {CHANGES}{support(rows)}",
     )
-    return drawn, attempt(lambda: _rows(shift_tables.shift_table(entries)))
+    return drawn, attempt(lambda: _rows(shift_tables.shift_table(entries, styles, place)))
+
+
+def _kinds(results: Results) -> list[str]:
+    return list(dict.fromkeys(results["variant"].tolist()))
+
+
+def _is_start(kind: str) -> bool:
+    return kind not in (MAIN, REVERSE, RELEASED, *PROMPTS) and not kind.startswith(TURNS)
+
+
+def _endings(places: Sequence[str]) -> list[str]:
+    """Of names of chapters and files: none for one shift alone, else short and different."""
+    if len(places) == 1:
+        return [""]
+    taken: list[str] = []
+    for place in places:
+        word = re.sub(r"[^a-z0-9]+", "_", shift_name(place).lower())[:30].strip("_") or "shift"
+        others = (f"{word}_{n}" for n in range(2, len(places) + 1))
+        taken.append(next(free for free in (word, *others) if free not in taken))
+    return [f"_{word}" for word in taken]
 
 
 def _rows(table: Table) -> Table:
@@ -315,14 +372,18 @@ def _rows(table: Table) -> Table:
     return table
 
 
-def _base_level(results: Results) -> str:
-    if "ood_change" not in results:
+def _base_level(results: Results, place: str) -> str:
+    if f"{place}/change" not in results:
         return ""
-    rows, _ = results.finite("new/base_accuracy", "ood/base_accuracy")
+    rows, _ = results.finite("new/base_accuracy", f"{place}/base_accuracy")
     if not len(rows):
         return ""
-    new, ood = (100 * float(np.mean(rows[f"{task}/base_accuracy"])) for task in RULES)
-    return f"The base succeeds in {new:.1f} % by the rule of training, {ood:.1f} % by the other. "
+    new, other = (100 * float(np.mean(rows[f"{t}/base_accuracy"])) for t in ("new", place))
+    say = words(place)
+    return (
+        f"The base succeeds in {new:.1f} % under the {say.trained}, {other:.1f} % under the "
+        f"{say.other}. "
+    )
 
 
 def _scaled(curves: Sequence[Curve], factor: float) -> list[Curve]:
@@ -331,5 +392,5 @@ def _scaled(curves: Sequence[Curve], factor: float) -> list[Curve]:
 
 def _power(results: Results) -> int:
     """Of ten, that brings FLOPs to one or two digits."""
-    most = np.nanmax(results["flops"], initial=0.0) if "flops" in results else 0.0
+    most = np.nanmax(results["flops_total"], initial=0.0) if "flops_total" in results else 0.0
     return int(np.floor(np.log10(most))) if most > 0 else 0

@@ -94,12 +94,12 @@ def pairs(results: Results, first: str, second: str) -> list[Pair]:
     return out
 
 
-def ood_as_prior(results: Results) -> Results:
-    """The same rows with success under the untrained rule in the place of the prior tasks'.
+def shift_as_prior(results: Results, place: str) -> Results:
+    """The same rows with success under a shift in the place of the prior tasks'.
 
-    Then `forgetting` is minus `ood_change`, and the laws of law.py are laws of it.
+    Then `forgetting` is minus the shift's change, and the laws of law.py are laws of it.
     """
-    moved = {f"prior/{name}": results[f"ood/{name}"] for name in ("accuracy", "base_accuracy")}
+    moved = {f"prior/{name}": results[f"{place}/{name}"] for name in ("accuracy", "base_accuracy")}
     return Results({**results.columns, **moved})
 
 

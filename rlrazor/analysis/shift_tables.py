@@ -5,20 +5,23 @@ from collections.abc import Sequence
 from rlrazor.analysis.figures import number
 from rlrazor.analysis.shift import Budget, Early, Shift
 from rlrazor.analysis.shift_series import Curve, Pair
+from rlrazor.analysis.shift_words import words
 from rlrazor.analysis.statistics import Interval, t_interval
-from rlrazor.analysis.style import arm_styles
+from rlrazor.analysis.style import Styles
 from rlrazor.analysis.tables import Table, make_table
 
 
-def shift_table(entries: Sequence[Shift], early: Early | None = None) -> Table:
-    names = arm_styles([entry.arm for entry in entries])
+def shift_table(
+    entries: Sequence[Shift], names: Styles, place: str, early: Early | None = None
+) -> Table:
+    say = words(place)
     rows = [
         (
             names[e.arm].name,
             _hundredths(e.success["new"]),
             _hundredths(e.change["new"]),
-            _hundredths(e.success["ood"]),
-            _hundredths(e.change["ood"]),
+            _hundredths(e.success[place]),
+            _hundredths(e.change[place]),
             _hundredths(e.since_start),
             _hundredths(e.forgetting),
             str(e.n_runs),
@@ -29,8 +32,8 @@ def shift_table(entries: Sequence[Shift], early: Early | None = None) -> Table:
     ]
     note = ""
     if early is not None:
-        new, ood = (t_interval(early.success[task]) for task in ("new", "ood"))
-        up, other = (t_interval(early.change[task]) for task in ("new", "ood"))
+        new, ood = (t_interval(early.success[task]) for task in ("new", place))
+        up, other = (t_interval(early.change[task]) for task in ("new", place))
         found = (_hundredths(new), _hundredths(up), _hundredths(ood), _hundredths(other))
         seeds = str(len(early.seeds))
         rows.append((f"Best early SFT (step {early.step})", *found, "", "", "", seeds, ""))
@@ -46,9 +49,9 @@ def shift_table(entries: Sequence[Shift], early: Early | None = None) -> Table:
         f"change.{note}",
         (
             "Method",
-            "Trained rule, %",
+            f"Trained {say.thing}, %",
             "Change",
-            "Other rule, %",
+            f"{say.other.capitalize()}, %",
             "Change",
             "Since its start",
             "Forgetting",
@@ -60,14 +63,15 @@ def shift_table(entries: Sequence[Shift], early: Early | None = None) -> Table:
     )
 
 
-def turns_table(budgets: Sequence[Budget]) -> Table:
-    names = arm_styles([b.method for b in budgets])
+def turns_table(budgets: Sequence[Budget], names: Styles, place: str) -> Table:
+    thing, other = words(place).thing, words(place).other
+    first = {b.method: b.arm for b in reversed(budgets)}  # of the fewest turns
     rows = [
         (
-            names[b.method].name,
+            names[first[b.method]].name,
             str(b.turns),
-            *(_hundredths(b.first[task]) for task in ("new", "ood")),
-            *(_hundredths(b.within[task]) for task in ("new", "ood")),
+            *(_hundredths(b.first[task]) for task in ("new", place)),
+            *(_hundredths(b.within[task]) for task in ("new", place)),
             str(b.n_runs),
             str(b.n_seeds),
         )
@@ -80,10 +84,10 @@ def turns_table(budgets: Sequence[Budget]) -> Table:
         (
             "Method",
             "Turns",
-            "First, trained rule",
-            "First, other rule",
-            "Within, trained rule",
-            "Within, other rule",
+            f"First, trained {thing}",
+            f"First, {other}",
+            f"Within, trained {thing}",
+            f"Within, {other}",
             "Runs",
             "Seeds",
         ),
@@ -92,9 +96,14 @@ def turns_table(budgets: Sequence[Budget]) -> Table:
 
 
 def pairs_table(
-    pairs: Sequence[Pair], caption: str, first: str, second: str, *, folded: bool = False
+    pairs: Sequence[Pair],
+    names: Styles,
+    caption: str,
+    heads: tuple[str, str],  # of the two columns
+    *,
+    folded: bool = False,
 ) -> Table:
-    names = arm_styles([pair.arm for pair in pairs])
+    first, second = heads
     rows = [
         (
             names[p.arm].name,
@@ -111,9 +120,8 @@ def pairs_table(
     return make_table(caption, (*head, "Runs", "Seeds", "Excluded"), rows, folded=folded)
 
 
-def tries_table(curves: Sequence[Curve], rule: str) -> Table:
+def tries_table(curves: Sequence[Curve], names: Styles, rule: str) -> Table:
     """pass@k at the smallest, a middle and the largest k."""
-    names = arm_styles([c.arm for c in curves if c.arm])
     ks = curves[0].x
     picks = sorted({0, len(ks) // 2, len(ks) - 1})
     rows = [

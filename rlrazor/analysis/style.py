@@ -1,14 +1,19 @@
-"""How each method looks and is called, the same in every figure and table.
+"""How each arm looks and is called, the same in every figure and table of one study.
 
 Families are told apart twice, by fill and by hue: arms that learn from the reward are filled and
 cool, arms that imitate outside labels are hollow and warm, arms that imitate labels close to the
 policy (oracles, own samples, a trained RL policy) are hollow and purple to green. Within a family
-the marker shape separates arms, so colour is never needed alone. Every colour keeps a contrast of 3
-or more on white and on a near-black page.
+methods get markers and colours in the order in which results first show them, and the variants of
+a method look like the method. The marker shape separates methods, so colour is never needed alone.
+Every colour keeps a contrast of 3 or more on white and on a near-black page.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rlrazor.analysis.results import Results
+from rlrazor.lines import MAIN, Family
 
 RL, OUTSIDE, NEAR, OTHER = (
     "Learns from reward",
@@ -17,6 +22,7 @@ RL, OUTSIDE, NEAR, OTHER = (
     "Other methods",
 )
 FAMILIES = (RL, OUTSIDE, NEAR, OTHER)
+NAMES: Mapping[Family, str] = {"reward": RL, "outside": OUTSIDE, "near": NEAR}
 
 
 @dataclass(frozen=True)
@@ -31,75 +37,68 @@ class ArmStyle:
         return self.family == RL
 
 
-KNOWN = {
-    "grpo": ArmStyle("GRPO", RL, "#0a74b0", "o"),
-    "grpo_std": ArmStyle("GRPO, std-normalised", RL, "#1493c4", "D"),
-    "grpo_kl": ArmStyle("GRPO + KL penalty", RL, "#0c8f78", "s"),
-    "grpo_std_kl": ArmStyle("GRPO, std + KL penalty", RL, "#2f9a83", "v"),
-    "reinforce": ArmStyle("1-0 REINFORCE", RL, "#5b6bd0", "^"),
-    "rloo": ArmStyle("RLOO", RL, "#3f86d6", ">"),
-    "dapo": ArmStyle("DAPO", RL, "#1b8a9c", "P"),
-    "gspo": ArmStyle("GSPO", RL, "#7a72d8", "<"),
-    "ppo": ArmStyle("PPO", RL, "#2b6fc7", "p"),
-    "sft": ArmStyle("SFT", OUTSIDE, "#d1560b", "D"),
-    "sft1": ArmStyle("SFT-1", OUTSIDE, "#d1560b", "s"),
-    "sft2": ArmStyle("SFT-2", OUTSIDE, "#c77d0a", "o"),
-    "simpo": ArmStyle("SimPO", OUTSIDE, "#c23b4e", "X"),
-    "dpo": ArmStyle("DPO", OUTSIDE, "#cf4a7c", "P"),
-    "psft": ArmStyle("PSFT", OUTSIDE, "#b06a12", "^"),
-    "dft": ArmStyle("DFT", OUTSIDE, "#a9682f", "v"),
-    "sft_kl_base_policy": ArmStyle("SFT + KL(base‖policy)", OUTSIDE, "#dd5f6a", "<"),
-    "sft_kl_policy_base": ArmStyle("SFT + KL(policy‖base)", OUTSIDE, "#96800f", ">"),
-    "oracle": ArmStyle("Oracle SFT, sampled", NEAR, "#9a55c0", "*"),
-    "oracle_soft": ArmStyle("Oracle SFT, soft", NEAR, "#b54a9c", "P"),
-    "distilled": ArmStyle("SFT distilled from RL", NEAR, "#7b6cc4", "d"),
-    "on_policy_distillation": ArmStyle("On-policy distillation", NEAR, "#8f63b8", "D"),
-    "sdft": ArmStyle("SDFT", NEAR, "#a6559e", "s"),
-    "self_sft": ArmStyle("Self-SFT, frozen samples", NEAR, "#5f8a35", "p"),
-    "iterative_sft": ArmStyle("Iterative SFT", NEAR, "#35904f", "h"),
+# Neighbours differ in both; the numbers of colours and markers have no common factor.
+_COLOURS: Mapping[Family, tuple[str, ...]] = {
+    "reward": (
+        *("#0a74b0", "#0c8f78", "#7a72d8", "#1493c4", "#5b6bd0"),
+        *("#2f9a83", "#3f86d6", "#1b8a9c", "#2b6fc7"),
+    ),
+    "outside": (
+        *("#d1560b", "#c77d0a", "#c23b4e", "#b06a12", "#cf4a7c"),
+        *("#a9682f", "#dd5f6a", "#96800f"),
+    ),
+    "near": ("#9a55c0", "#35904f", "#b54a9c", "#5f8a35", "#7b6cc4", "#a6559e", "#8f63b8"),
 }
-# A variant of a method looks like the method; its name says what is different.
-VARIANTS = {
-    "reverse": "rules reversed",
-    "turns_3": "3 turns",
-    "turns_5": "5 turns",
-    "turns_10": "10 turns",
-    "diverse": "diverse prompts",
-    "terse": "formula only",
-    "from_sft": "from early SFT",
-    "from_overfit": "from over-fitted SFT",
-    "released": "released verifier",
-    "fixed": "small fixed set",
-    "slow": "a tenth of the rate",
-    "paper": "paper's reward",
+_MARKERS: Mapping[Family, tuple[str, ...]] = {
+    "reward": ("o", "D", "s", "^", "v", ">", "P", "<", "p", "X", "h", "d", "*"),
+    "outside": ("D", "s", "o", "X", "P", "^", "v", "<", ">", "p", "h", "d", "*"),
+    "near": ("*", "P", "d", "D", "s", "p", "h", "o", "^", "v", "X", "<", ">"),
 }
-_OTHER_COLOURS = ("#7a818a", "#8a7560", "#5f8597", "#96708a")
-_OTHER_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h", "d")
 
 
-def arm_styles(arms: Sequence[str]) -> dict[str, ArmStyle]:
-    """One style an arm, in the order given; arms that are no variant of one in KNOWN keep their
-    name (shortened)."""
-    styles = dict(KNOWN)
-    for arm in arms:
-        if arm not in KNOWN and (variant := _variant(arm)) is not None:
-            styles[arm] = variant
-    unknown = sorted(arm for arm in arms if arm not in styles)
-    for i, arm in enumerate(unknown):
-        colour = _OTHER_COLOURS[i % len(_OTHER_COLOURS)]
-        marker = _OTHER_MARKERS[i % len(_OTHER_MARKERS)]
-        styles[arm] = ArmStyle(_short(arm), OTHER, colour, marker)
-    return {arm: styles[arm] for arm in arms}
+class Styles(dict[str, ArmStyle]):
+    """Arm -> its style; a name that is no arm of the results (a group of them) looks neutral."""
+
+    def of(self, names: Sequence[str]) -> "Styles":
+        """Those of these names, in this order."""
+        return Styles({name: self[name] for name in names})
+
+    def __missing__(self, name: str) -> ArmStyle:
+        return ArmStyle(_short(name), OTHER, "#7a818a", "o")
 
 
-def _variant(arm: str) -> ArmStyle | None:
-    for suffix, what in VARIANTS.items():
-        method = arm.removesuffix(f"_{suffix}")
-        if method != arm and method in KNOWN:
-            return replace(KNOWN[method], name=f"{KNOWN[method].name}, {what}")
-    return None
+def arm_styles(results: Results) -> Styles:
+    """One style an arm, in the order of results.arms."""
+    order: dict[Family, list[str]] = {family: [] for family in NAMES}
+    styles, names = Styles(), arm_names(results)
+    facts = dict(zip(results["arm"].tolist(), results["method"].tolist(), strict=True))
+    for arm, family in results.families.items():
+        methods = order[family]
+        if facts[arm] not in methods:
+            methods.append(facts[arm])
+        at = methods.index(facts[arm])
+        colour = _COLOURS[family][at % len(_COLOURS[family])]
+        marker = _MARKERS[family][at % len(_MARKERS[family])]
+        styles[arm] = ArmStyle(names[arm], NAMES[family], colour, marker)
+    return styles
 
 
-def _short(name: str, length: int = 28) -> str:
+def arm_names(results: Results) -> dict[str, str]:
+    """Arm -> its label; where several share one, with the variant or else the arm beside it."""
+    columns = (results[name].tolist() for name in ("arm", "label", "variant"))
+    facts = {arm: (label or arm, variant) for arm, label, variant in zip(*columns, strict=True)}
+    shared = Counter(label for label, _ in facts.values())
+    told = {
+        arm: f"{label}, {variant}" if shared[label] > 1 and variant != MAIN else label
+        for arm, (label, variant) in facts.items()
+    }
+    still = Counter(map(_short, told.values()))
+    return {
+        arm: _short(name) if still[_short(name)] == 1 else f"{_short(name)} ({_short(arm)})"
+        for arm, name in told.items()
+    }
+
+
+def _short(name: str, length: int = 40) -> str:
     name = " ".join(name.split())
     return name if len(name) <= length else name[: length - 1] + "…"

@@ -17,11 +17,12 @@ from rlrazor.analysis.frontier import ArmComparison, Matched
 from rlrazor.analysis.frontier_figures import axis_name, axis_value
 from rlrazor.analysis.law import Law, LeftOutSummary, WithinArm
 from rlrazor.analysis.predictors import PredictorRow
-from rlrazor.analysis.results import KL, Results
+from rlrazor.analysis.results import Results
 from rlrazor.analysis.statistics import Interval
-from rlrazor.analysis.style import arm_styles
+from rlrazor.analysis.style import Styles
 from rlrazor.analysis.trajectory import StepCorrelation
 from rlrazor.analysis.verdicts import Verdict
+from rlrazor.lines import KL
 
 NONE = "n/a"
 
@@ -54,8 +55,7 @@ def law_table(laws: Sequence[Law]) -> Table:
     )
 
 
-def within_table(entries: Sequence[WithinArm], mean: Interval) -> Table:
-    names = arm_styles([entry.arm for entry in entries])
+def within_table(entries: Sequence[WithinArm], mean: Interval, names: Styles) -> Table:
     rows = [
         (
             names[e.arm].name,
@@ -76,8 +76,7 @@ def within_table(entries: Sequence[WithinArm], mean: Interval) -> Table:
     )
 
 
-def left_out_table(summary: LeftOutSummary, what: str) -> Table:
-    names = arm_styles([part.name for part in summary.parts])
+def left_out_table(summary: LeftOutSummary, names: Styles, what: str) -> Table:
     rows = [
         (
             names[p.name].name,
@@ -153,11 +152,12 @@ def predictor_rows(table: Sequence[PredictorRow]) -> Table:
     )
 
 
-def matched_table(entries: Sequence[Matched], comparisons: Sequence[ArmComparison]) -> Table:
-    names = arm_styles([entry.arm for entry in entries])
+def matched_table(
+    entries: Sequence[Matched], comparisons: Sequence[ArmComparison], names: Styles
+) -> Table:
     against = {c.arm: c for c in comparisons}
     reference = comparisons[0].reference if comparisons else None
-    label = arm_styles([reference])[reference].name if reference else "reference"
+    label = names[reference].name if reference else "reference"
     rows = []
     for entry in entries:
         versus = (NONE, NONE, "the reference" if entry.arm == reference else NONE)
@@ -197,9 +197,8 @@ def matched_table(entries: Sequence[Matched], comparisons: Sequence[ArmCompariso
     )
 
 
-def targets_table(by_target: Sequence[Sequence[Matched]]) -> Table:
+def targets_table(by_target: Sequence[Sequence[Matched]], names: Styles) -> Table:
     arms = [entry.arm for entry in by_target[0]]
-    names = arm_styles(arms)
     rows = [
         (names[arm].name, *(number(entries[i].best, 100, 1) for entries in by_target))
         for i, arm in enumerate(arms)
@@ -214,10 +213,10 @@ def targets_table(by_target: Sequence[Sequence[Matched]]) -> Table:
     )
 
 
-def flip_table(flips: FlipMap, caption: str) -> Table:
+def flip_table(flips: FlipMap, names: Styles, caption: str) -> Table:
     rows = [
         (
-            *(axis_value(a, v) for a, v in zip(flips.axes, cell.values, strict=True)),
+            *(axis_value(a, v, names) for a, v in zip(flips.axes, cell.values, strict=True)),
             cell.word,
             number(cell.over_frontier, 100, 1),
             _p(cell.p_adjusted),
@@ -247,8 +246,7 @@ def flip_table(flips: FlipMap, caption: str) -> Table:
     )
 
 
-def trajectory_table(entries: Sequence[StepCorrelation]) -> Table:
-    names = arm_styles([entry.arm for entry in entries])
+def trajectory_table(entries: Sequence[StepCorrelation], names: Styles) -> Table:
     return make_table(
         "Spearman correlation, over the steps of a run, of the cosine between update and "
         "prior-loss gradient with the step's change of KL(base‖policy).",
@@ -266,9 +264,8 @@ def trajectory_table(entries: Sequence[StepCorrelation]) -> Table:
     )
 
 
-def data_table(results: Results) -> Table:
+def data_table(results: Results, names: Styles) -> Table:
     """What was read, arm by arm, and what had to be left out of fits."""
-    names = arm_styles(results.arms)
     rows = [(names[arm].name, arm, *_data_counts(results.of_arms(arm))) for arm in results.arms]
     rows.append(("All", "", *_data_counts(results)))
     return make_table(
@@ -312,7 +309,17 @@ def answer_text(
             lines.append(
                 _columns([tuple(textwrap.wrap(text, size)) for text, size in texts], sizes)
             )
-    return "\n".join(lines)
+    return "\n".join(lines + _footnote(studies))
+
+
+def _footnote(studies: Mapping[str, Sequence[Verdict]]) -> list[str]:
+    """What the brackets around R2 are worth, where a verdict has some."""
+    known = [v.ours for found in studies.values() for v in found if v.ours and v.ours.known]
+    worth = {i.n: round(100 * i.coverage) for i in known if i.kind == "r2"}
+    if not worth:
+        return []
+    each = ", ".join(f"{share} % at {n} seeds" for n, share in sorted(worth.items()))
+    return ["", f"An interval of R2 that says 95 % holds the true value less often: {each}."]
 
 
 def measured(verdict: Verdict) -> str:
@@ -321,6 +328,19 @@ def measured(verdict: Verdict) -> str:
         small = verdict.ours is not None and abs(verdict.ours.estimate) < 0.1
         return number(verdict.ours, digits=3 if small else 2)
     return number(verdict.ours, 100, 1, " points")
+
+
+def coverage_text(interval: Interval | None) -> str:
+    """What kind of interval it is, and how often such a one holds the true value."""
+    if interval is None or not interval.known:
+        return ""
+    real = round(100 * interval.coverage)
+    if real == round(100 * interval.level):
+        return f" ({100 * interval.level:.0f} % interval)"
+    return (
+        f" (nominal {100 * interval.level:.0f} % interval; at {interval.n} seeds it holds the true "
+        f"value {real} % of the time)"
+    )
 
 
 def _columns(cells: Sequence[tuple[str, ...]], sizes: Sequence[int]) -> str:

@@ -34,6 +34,11 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self.columns["step"])
 
+    def of_runs(self, runs: np.ndarray) -> "Trajectory":
+        """The steps of these runs; what was left out is not known by run and stays counted."""
+        mine = np.isin(self["run"].astype(str), runs)
+        return Trajectory({name: v[mine] for name, v in self.columns.items()}, self.n_excluded)
+
     @property
     def arms(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self["arm"].tolist()))

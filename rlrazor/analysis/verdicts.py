@@ -1,36 +1,33 @@
 """The papers' claims, each judged by a rule fixed before looking (claims.py).
 
-Eight on forgetting, and ten on generalization where a rule that training never showed was tested.
-They are not corrected for each other.
+Eight on forgetting, and for results of a shift that training never showed up to ten on
+generalization, eight of them once a shift. They are not corrected for each other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 
-from rlrazor.analysis import arm_claims, law_claims, shift_claims
+from rlrazor.analysis import arm_claims, law_claims, papers, shift_claims
 from rlrazor.analysis.claims import FAILS, HOLDS, UNDECIDED, Verdict
-from rlrazor.analysis.flips import NORM_ARMS
-from rlrazor.analysis.results import RL_ARMS, SFT_ARMS, Results, main_base, main_variant
+from rlrazor.analysis.results import Results, main_base, main_variant
 from rlrazor.analysis.shift import turn_budgets, variant_rows
+from rlrazor.analysis.shift_words import shift_name
 from rlrazor.analysis.statistics import RESAMPLES
+from rlrazor.lines import DIVERSE, KL
 
-__all__ = ["FAILS", "HOLDS", "UNDECIDED", "Verdict", "untested", "verdicts"]
+__all__ = ["FAILS", "HOLDS", "UNDECIDED", "Verdict", "left_out", "verdicts"]
 
 
-def verdicts(
-    results: Results,
-    *,
-    rl: Sequence[str] = RL_ARMS,
-    sft: Sequence[str] = SFT_ARMS,
-    resamples: int = RESAMPLES,
-) -> list[Verdict]:
-    """In the order of the papers' arguments, forgetting first.
+def verdicts(results: Results, *, resamples: int = RESAMPLES) -> list[Verdict]:
+    """In the order of the papers' arguments, forgetting first, then shift by shift.
 
-    All but advantage_norm use the base strength that most runs start from. A study of the other
-    rule leaves out the claims about methods that it did not train: see `untested`.
+    All but advantage_norm use the base strength that most runs start from. Some claims are left
+    out: see `left_out`.
     """
     main = main_base(results)
     plain = main_variant(main)
-    forgetting = [
+    rl, sft = plain.rl, plain.sft
+    found = [
         arm_claims.rl_less(plain, rl, sft),
         law_claims.kl_pooled(plain, resamples),
         law_claims.same_curve(plain, rl, resamples),
@@ -40,52 +37,84 @@ def verdicts(
         arm_claims.on_policy(plain, sft),
         arm_claims.advantage_norm(main_variant(results), sft),
     ]
-    if "ood/accuracy" not in results:
-        return forgetting
-    shift = [
-        shift_claims.rl_gains(main, rl),
-        shift_claims.sft_loses(main, sft),
-        shift_claims.rl_beats_sft(main, rl, sft),
-        shift_claims.rl_beats_early_sft(main, rl, sft),
-        shift_claims.more_turns(main, rl),
-        shift_claims.diverse_sft(main, sft),
-        shift_claims.rl_sharpens(main, rl),
-        shift_claims.rl_forgets_less_at_end(main, rl, sft),
-        shift_claims.kl_ood(main, resamples),
-        shift_claims.sft_ignores(main, sft),
+    absent = left_out(main)
+    for i, place in enumerate(results.shifts):
+        once = [] if i else [
+            shift_claims.rl_sharpens(main, rl),
+            shift_claims.rl_forgets_less_at_end(main, rl, sft),
+        ]  # fmt: skip
+        found += [
+            shift_claims.rl_gains(main, place, rl),
+            shift_claims.sft_loses(main, place, sft),
+            shift_claims.rl_beats_sft(main, place, rl, sft),
+            shift_claims.rl_beats_early_sft(main, place, rl, sft),
+            shift_claims.more_turns(main, place),
+            shift_claims.diverse_sft(main, place, sft),
+            *once,
+            shift_claims.kl_shift(main, place, resamples),
+            shift_claims.sft_ignores(main, place, sft),
+        ]
+    return [
+        replace(v, paper=papers.reported(results.study, v.key, v.shift))
+        for v in found
+        if v.key not in absent and v.id not in absent
     ]
-    absent = untested(main, rl=rl, sft=sft)
-    return [verdict for verdict in (*forgetting, *shift) if verdict.key not in absent]
 
 
-def untested(
-    results: Results, *, rl: Sequence[str] = RL_ARMS, sft: Sequence[str] = SFT_ARMS
-) -> Mapping[str, str]:
-    """Claim -> methods it needs and these results do not have."""
-    plain = set(main_variant(results).arms)
+def left_out(results: Results) -> Mapping[str, str]:
+    """Claim, by its key or its id -> what it needs and these results lack.
+
+    Measurements in any results; methods where a shift was tested, since a study of the forgetting
+    law says of each claim on methods that it has no number.
+    """
+    return (_untrained(results) if results.shifts else {}) | _unmeasured(results)
+
+
+def _unmeasured(results: Results) -> dict[str, str]:
+    laws = ("kl_pooled", "same_curve", "kl_within", "kl_best")
+    matched = ("rl_less", "oracle_less", "on_policy", "advantage_norm")
     needs = {
-        "oracle_less": (("oracle",), rl),
-        "on_policy": (("grpo",), ("reinforce",), ("simpo",), sft),
-        "advantage_norm": (*((arm,) for arm in NORM_ARMS), sft),
-        "rl_gains": (rl,),
-        "rl_sharpens": (rl,),
-        "sft_loses": (sft,),
-        "sft_ignores": (sft,),
-        **dict.fromkeys(
-            ("rl_less", "rl_beats_sft", "rl_beats_early_sft", "rl_forgets_less_at_end"), (rl, sft)
-        ),
+        "gain": ("a test of the new task", (*matched, *laws)),
+        KL: ("KL on the new task", (*laws, "kl_shift")),
+        "forgetting": ("tests of prior tasks", (*matched, *laws, "rl_forgets_less_at_end")),
     }
-    out = {
-        key: ", ".join(group[0] if len(group) == 1 else _family(group, rl) for group in missing)
-        for key, groups in needs.items()
-        if (missing := [group for group in groups if not plain & set(group)])
-    }
-    if not turn_budgets(results, rl):
-        out["more_turns"] = "RL with several turns"
-    if not len(variant_rows(results, sft, ("diverse",))):
-        out["diverse_sft"] = "SFT on diverse prompts"
+    out: dict[str, str] = {}
+    for column, (what, claims) in needs.items():
+        out |= dict.fromkeys(claims, what) if not results.has(column) else {}
+    if results.shifts and not any(name.startswith("new/pass_at_") for name in results.columns):
+        out["rl_sharpens"] = "several tries a question, new/pass_at_<k>"
     return out
 
 
-def _family(group: Sequence[str], rl: Sequence[str]) -> str:
-    return "RL" if group == rl else "plain SFT"
+def _untrained(results: Results) -> dict[str, str]:
+    plain = main_variant(results)
+    rl, sft, corners = plain.rl, plain.sft, arm_claims.two_by_two(plain, plain.sft)
+    without, normalised = arm_claims.norm_pair(plain)
+    family = {"RL": rl, "plain SFT": sft}
+    needs: dict[str, Mapping[str, object]] = {
+        "oracle_less": {"the oracle": plain.cast("oracle"), "RL": rl},
+        "on_policy": corners,
+        "advantage_norm": {
+            "RL without normalised advantages": without,
+            "RL with them": normalised,
+            "plain SFT": sft,
+        },
+        "rl_gains": {"RL": rl},
+        "rl_sharpens": {"RL": rl},
+        "sft_loses": {"plain SFT": sft},
+        "sft_ignores": {"plain SFT": sft},
+        **dict.fromkeys(
+            ("rl_less", "rl_beats_sft", "rl_beats_early_sft", "rl_forgets_less_at_end"), family
+        ),
+    }
+    lacking = {key: [what for what, arms in by.items() if not arms] for key, by in needs.items()}
+    out = {key: ", ".join(names) for key, names in lacking.items() if names}
+    if not any(turn_budgets(results, place) for place in results.shifts[:1]):
+        out["more_turns"] = "RL with several turns"
+    if not len(variant_rows(results, results.of_arms(*sft)["method"].tolist(), (DIVERSE,))):
+        out["diverse_sft"] = "SFT on diverse prompts"
+    for place in results.shifts:
+        if "sft_ignores" not in out and f"{place}/fake_accuracy" not in results:
+            judged = f"{place}/fake_accuracy, answers judged as in training"
+            out[f"sft_ignores/{shift_name(place)}"] = judged
+    return out

@@ -19,8 +19,9 @@ from rlrazor.analysis.figures import (
 from rlrazor.analysis.hover import inline_svg, standalone_svg
 from rlrazor.analysis.law import isotonic_law, quadratic_law, within_arms
 from rlrazor.analysis.predictors import Predictor, PredictorRow, predictor_table
-from rlrazor.analysis.results import KL, Results, load_results
+from rlrazor.analysis.results import Results, load_results
 from rlrazor.analysis.statistics import Interval
+from rlrazor.lines import KL
 from tests.oracles import synthetic_results
 
 ARMS = ("sft1", "grpo", "oracle")
@@ -61,7 +62,7 @@ def test_a_mark_stands_at_its_kl_and_forgetting_in_points(results):
 
 def test_a_dollar_in_a_name_is_a_dollar(results):
     name = r"$\frac$ _a"
-    renamed = Results({**results.columns, "arm": np.full(len(results), name)})
+    renamed = Results({**results.columns, "label": np.full(len(results), name)})
     for figure in (law_figure(renamed, None), law_by_arm_figure(renamed, None)):
         assert name in standalone_svg(figure)
 
@@ -76,9 +77,9 @@ def test_by_arm_has_one_titled_panel_an_arm(results):
     svg = inline_svg(figure, name="law", alt="")
     panels = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in panels] == [
+        "GRPO",
         "SFT-1",
         "Oracle SFT, sampled",
-        "GRPO",
     ]
     assert svg.count("data-tip=") == len(results)
     assert all(html.escape(f"R² {number(entry.r2)}") in svg for entry in entries)

@@ -7,6 +7,8 @@ from rlrazor.analysis.flips import flip_map, typical_curve
 from rlrazor.analysis.results import Results, load_results
 from tests.oracles import synthetic_results
 
+NORM, SFT = ("grpo", "grpo_std"), ("sft1", "sft2")
+
 ARMS = ("sft1", "sft2", "grpo", "grpo_std")
 
 
@@ -22,7 +24,7 @@ def words(found, axis=0):
 
 
 def test_map_finds_the_flip_that_was_put_in(tmp_path):
-    found = flip_map(make(tmp_path, std_rate=2.0, learning_rates=(3e-4, 1e-3)))
+    found = flip_map(make(tmp_path, std_rate=2.0, learning_rates=(3e-4, 1e-3)), NORM, SFT)
     assert found.axes == (
         "hyperparameters/advantage_norm",
         "hyperparameters/learning_rate",
@@ -43,7 +45,7 @@ def test_map_finds_the_flip_that_was_put_in(tmp_path):
 
 def test_excess_by_hand_and_against_a_slow_loop(tmp_path):
     results = make(tmp_path, base_epochs=(2, 10), seeds=3)
-    found = flip_map(results, axes=("arm", "hyperparameters/base_epochs"))
+    found = flip_map(results, NORM, SFT, axes=("arm", "hyperparameters/base_epochs"))
     for cell in found.cells:
         arm, epochs = cell.values
         by_seed = []
@@ -75,7 +77,7 @@ def test_typical_curve_is_the_monotone_mean():
 def test_word_needs_both_yardsticks(tmp_path):
     """RL between SFT's best and SFT's average."""
     results = make(tmp_path, arms=("sft1", "oracle", "grpo"), learning_rates=(1e-3,), noise=0.002)
-    found = flip_map(results, rl=("grpo",), sft=("sft1", "oracle"), axes=("arm",))
+    found = flip_map(results, ("grpo",), ("sft1", "oracle"), axes=("arm",))
     (cell,) = found.cells
     assert cell.over_frontier.low > 0
     assert cell.over_typical.high < 0
@@ -88,7 +90,7 @@ def test_beyond_sfts_reach_is_counted_not_compared(tmp_path):
     columns = dict(results.columns)
     far = (columns["arm"] == "grpo") & (columns["hyperparameters/learning_rate"] == 1e-3)
     columns["new/accuracy"] = np.where(far, 0.999, columns["new/accuracy"])
-    found = flip_map(Results(columns), axes=("arm", "hyperparameters/learning_rate"))
+    found = flip_map(Results(columns), NORM, SFT, axes=("arm", "hyperparameters/learning_rate"))
     cell = next(c for c in found.cells if c.values == ("grpo", 1e-3))
     assert cell.n_beyond_reach == cell.n_runs == 10
     assert math.isnan(cell.over_frontier.estimate)
@@ -108,7 +110,7 @@ def test_runs_that_cannot_be_placed_are_counted(tmp_path):
     kept = Results(columns).select(
         (columns["seed"] != 2) | ~np.isin(columns["arm"], ("sft1", "sft2"))
     )
-    found = flip_map(kept, axes=("arm",))
+    found = flip_map(kept, NORM, SFT, axes=("arm",))
     assert found.n_runs_unfinished == 1
     assert found.n_excluded == 1
     assert found.n_runs_without_sft == 16  # both arms' runs of seed 2
@@ -119,29 +121,29 @@ def test_runs_that_cannot_be_placed_are_counted(tmp_path):
 
 def test_one_seed_decides_nothing_and_absent_axes_are_dropped(tmp_path):
     results = make(tmp_path, seeds=1, std_rate=2.0)
-    found = flip_map(results)
+    found = flip_map(results, NORM, SFT)
     assert {cell.word for cell in found.cells} == {"undecided"}
     assert not any(cell.over_frontier.known for cell in found.cells)
     assert all(math.isnan(cell.p_adjusted) for cell in found.cells)
     bare = {n: v for n, v in results.columns.items() if not n.startswith("hyperparameters/")}
-    whole = flip_map(Results(bare))
+    whole = flip_map(Results(bare), NORM, SFT)
     assert whole.axes == ()
     assert [cell.values for cell in whole.cells] == [()]
-    assert flip_map(results, rl=("absent",)).cells == ()
-    alone = flip_map(results, sft=("absent",))
+    assert flip_map(results, ("absent",), SFT).cells == ()
+    alone = flip_map(results, NORM, ("absent",))
     assert alone.n_runs_without_sft == sum(cell.n_runs for cell in alone.cells) == 16
 
 
 def test_missing_values_get_their_own_cell_and_rows_may_come_in_any_order(tmp_path):
     results = make(tmp_path, arms=("sft1", "grpo", "reinforce"))
-    found = flip_map(results, rl=("grpo", "reinforce"), axes=("hyperparameters/advantage_norm",))
+    found = flip_map(results, ("grpo", "reinforce"), SFT, axes=("hyperparameters/advantage_norm",))
     assert [cell.values for cell in found.cells] == [("none",), (None,)]
     numbers = make(tmp_path, arms=("sft1", "grpo", "grpo_kl"))
-    found_kl = flip_map(numbers, rl=("grpo", "grpo_kl"), axes=("hyperparameters/kl_coefficient",))
+    found_kl = flip_map(numbers, ("grpo", "grpo_kl"), SFT, axes=("hyperparameters/kl_coefficient",))
     assert [(c.values, c.n_runs) for c in found_kl.cells] == [((0.1,), 40), ((None,), 40)]
     results = make(tmp_path, arms=("sft1", "grpo", "reinforce"))
     shuffled = results.select(np.random.default_rng(0).permutation(len(results)))
-    again = flip_map(shuffled, rl=("grpo", "reinforce"), axes=("hyperparameters/advantage_norm",))
+    again = flip_map(shuffled, ("grpo", "reinforce"), SFT, axes=("hyperparameters/advantage_norm",))
     for a, b in zip(found.cells, again.cells, strict=True):
         assert a.over_frontier.low == pytest.approx(b.over_frontier.low)
         assert a.word == b.word
@@ -152,6 +154,6 @@ def test_luck_of_the_frontier_is_not_taken_for_forgetting(tmp_path):
     cells = []
     for rng_seed in range(8):
         results = make(tmp_path, arms=("sft1", "sft2"), rng_seed=rng_seed, noise=0.03)
-        cells += flip_map(results, rl=("sft2",), sft=("sft1",)).cells
+        cells += flip_map(results, ("sft2",), ("sft1",)).cells
     assert np.mean([cell.over_frontier.low > 0 for cell in cells]) > 0.1
     assert np.mean([cell.word == "RL more" for cell in cells]) == 0

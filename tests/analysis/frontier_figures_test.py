@@ -16,8 +16,11 @@ from rlrazor.analysis.frontier_figures import (
 )
 from rlrazor.analysis.hover import inline_svg
 from rlrazor.analysis.results import load_results
+from rlrazor.analysis.style import Styles, arm_styles
 from rlrazor.analysis.trajectory import COSINE, KL_CHANGE, Trajectory, step_correlations
 from tests.oracles import synthetic_results
+
+NORM = ("grpo", "grpo_std")
 
 ARMS = ("sft1", "grpo", "grpo_std", "oracle")
 BOTH = pytest.mark.parametrize("width", [WIDE, NARROW])
@@ -41,7 +44,7 @@ def tips_of(figure):
 
 def test_frontiers_have_a_panel_a_family_and_tips_with_intervals(results):
     entries = frontiers(results)
-    figure = frontier_figure(entries)
+    figure = frontier_figure(entries, arm_styles(results))
     tips = tips_of(figure)
     assert len(figure.axes) == 3
     for name in ("SFT-1", "GRPO", "GRPO, std-normalised", "Oracle SFT, sampled"):
@@ -54,7 +57,9 @@ def test_a_frontier_ends_where_the_first_seed_does(results):
     shared = [np.max(e.new_accuracy[e.n_seeds == 3]) for e in entries]
     assert any(np.any((e.n_seeds > 0) & (e.n_seeds < 3)) for e in entries)
     drawn = [
-        np.max(line.get_xdata()) for axes in frontier_figure(entries).axes for line in axes.lines
+        np.max(line.get_xdata())
+        for axes in frontier_figure(entries, arm_styles(results)).axes
+        for line in axes.lines
     ]
     assert max(drawn) == pytest.approx(max(shared))
 
@@ -63,7 +68,7 @@ def test_matched_shows_both_readings_of_every_method_best_first(results):
     target = automatic_target(results)
     assert target is not None
     entries = matched(results, target)
-    figure = matched_figure(entries)
+    figure = matched_figure(entries, arm_styles(results))
     tips = tips_of(figure)
     order = sorted((e for e in entries), key=lambda e: e.best.estimate)
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -77,8 +82,8 @@ def test_matched_shows_both_readings_of_every_method_best_first(results):
 
 @BOTH
 def test_flips_are_told_by_symbol_and_number_not_by_colour_alone(results, width):
-    flips = flip_map(results)
-    figure = flip_figure(flips, width=width)
+    flips = flip_map(results, NORM, ("sft1",))
+    figure = flip_figure(flips, arm_styles(results), width=width)
     tips = tips_of(figure)
     assert len(tips) == len(flips.cells) == 6
     texts = [text.get_text() for text in figure.axes[0].texts]
@@ -93,7 +98,7 @@ def test_flips_are_told_by_symbol_and_number_not_by_colour_alone(results, width)
 
 @BOTH
 def test_a_flip_tip_stands_on_the_tile_of_its_own_settings(results, width):
-    figure = flip_figure(flip_map(results), width=width)
+    figure = flip_figure(flip_map(results, NORM, ("sft1",)), arm_styles(results), width=width)
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     columns = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     for tile in figure.axes[0].patches:
@@ -105,12 +110,13 @@ def test_a_flip_tip_stands_on_the_tile_of_its_own_settings(results, width):
 
 
 def test_flips_along_one_axis_and_with_none(results):
-    assert len(tips_of(flip_figure(flip_map(results, axes=("arm",))))) == 2
+    flips = flip_map(results, NORM, ("sft1",), axes=("arm",))
+    assert len(tips_of(flip_figure(flips, arm_styles(results)))) == 2
     with pytest.raises(ValueError, match="no RL run"):
-        flip_figure(FlipMap(("arm",), (), 0, 0, 0))
-    assert axis_label("hyperparameters/base_epochs", 5.0) == "base epochs 5"
-    assert axis_label("hyperparameters/base_epochs", None) == "base epochs not given"
-    assert axis_label("arm", "grpo") == "GRPO"
+        flip_figure(FlipMap(("arm",), (), 0, 0, 0), Styles())
+    assert axis_label("hyperparameters/base_epochs", 5.0, Styles()) == "base epochs 5"
+    assert axis_label("hyperparameters/base_epochs", None, Styles()) == "base epochs not given"
+    assert axis_label("arm", "grpo", arm_styles(results)) == "GRPO"
 
 
 def test_trajectory_has_one_mark_a_step_up_to_the_limit():
@@ -126,8 +132,8 @@ def test_trajectory_has_one_mark_a_step_up_to_the_limit():
     }
     trajectory = Trajectory(columns, 0)
     correlations = step_correlations(trajectory)
-    figure = trajectory_figure(trajectory, correlations)
+    figure = trajectory_figure(trajectory, Styles(), correlations)
     tips = tips_of(figure)
     assert len(tips) == n
     assert any(f"step {n - 1}\n" in tip for tip in tips)
-    assert len(tips_of(trajectory_figure(trajectory, limit=20))) <= 20
+    assert len(tips_of(trajectory_figure(trajectory, Styles(), limit=20))) <= 20

@@ -134,7 +134,7 @@ def test_run_tips_say_which_run_and_what_was_measured(tmp_path):
         tmp_path / "r.jsonl", arms=("grpo",), seeds=1, learning_rates=(1e-4,), checkpoints=1
     )
     results = load_results(path)
-    text = run_tips(results, arm_styles(results.arms))[0]
+    text = run_tips(results, arm_styles(results))[0]
     for part in (
         *("GRPO", "learning rate 0.0001", "constant", "epochs 1", "seed 0", "step 100 (last)"),
         f"new-task accuracy {results['new/accuracy'][0]:.3f} ({results['gain'][0]:+.3f})",

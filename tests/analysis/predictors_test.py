@@ -11,7 +11,8 @@ from rlrazor.analysis.predictors import (
     no_law_reason,
     predictor_table,
 )
-from rlrazor.analysis.results import KL, Results, load_results
+from rlrazor.analysis.results import Results, load_results
+from rlrazor.lines import KL
 from tests.oracles import synthetic_results
 
 

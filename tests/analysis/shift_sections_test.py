@@ -7,10 +7,10 @@ import pytest
 
 from rlrazor.analysis import sections
 from rlrazor.analysis.report import SHIFT_TITLE, make_page
-from rlrazor.analysis.results import REQUIRED, Results, load_results
+from rlrazor.analysis.results import ALWAYS, Results, load_results, main_variant
 from rlrazor.analysis.sections import Absent, Picture
-from rlrazor.analysis.shift_figures import RULES
 from rlrazor.analysis.shift_sections import shift_sections
+from rlrazor.analysis.style import arm_styles
 from rlrazor.analysis.tables import Table
 from tests.oracles import synthetic_shift
 
@@ -37,18 +37,18 @@ def _sketched(monkeypatch):
     monkeypatch.setattr(sections, "both_svgs", lambda *a, **k: (svg(*a, **k), svg(*a, **k)))
 
 
+def chapters_of(results):
+    return shift_sections(results, arm_styles(results), 20)
+
+
 def without(results, *parts):
     return Results(
-        {
-            k: v
-            for k, v in results.columns.items()
-            if k in REQUIRED or not any(p in k for p in parts)
-        }
+        {k: v for k, v in results.columns.items() if k in ALWAYS or not any(p in k for p in parts)}
     )
 
 
 def test_every_chapter_has_its_pictures_and_tables(study):
-    chapters = shift_sections(study, 20)
+    chapters = chapters_of(study)
     assert [c.key for c in chapters] == CHAPTERS
     for chapter in chapters:
         assert not any(isinstance(part, Absent) for part in chapter.parts), chapter.key
@@ -59,9 +59,9 @@ def test_every_chapter_has_its_pictures_and_tables(study):
 
 
 def test_both_verifiers_are_tabled_for_every_arm(study):
-    (verifier,) = (c for c in shift_sections(study, 20) if c.key == "verifier")
+    (verifier,) = (c for c in chapters_of(study) if c.key == "verifier")
     tables = [part for part in verifier.parts if isinstance(part, Table)]
-    for rule in RULES.values():
+    for rule in ("rule of training", "other rule"):
         (table,) = (t for t in tables if t.caption.startswith(f"Both verifiers under the {rule}"))
         assert len(table.rows) == len(study.arms) > len(METHODS)
 
@@ -73,7 +73,7 @@ def test_the_page_asks_about_generalization_first_and_keeps_the_other_chapters(s
     assert order == sorted(order)
     assert 'id="predictors"' in page
     assert 'id="trajectory"' not in page  # nothing of it was measured
-    assert "Claims left out for want of methods: oracle less (needs oracle)" in page
+    assert "Claims left out for want of methods: oracle less (needs the oracle)" in page
     assert "mine" in make_page(study, resamples=20, title="mine")[0][:4000]
 
 
@@ -83,23 +83,27 @@ def test_the_page_asks_about_generalization_first_and_keeps_the_other_chapters(s
         (("pass_at",), {"tries"}),
         (("flops",), {"flops"}),
         (("cards_read",), {"recognition"}),
-        (("released_accuracy", "hyperparameters/"), {"verifier", "turns"}),
     ],
 )
 def test_a_chapter_without_its_columns_is_left_out(study, missing, gone):
-    chapters = {c.key for c in shift_sections(without(study, *missing), 20)}
+    chapters = {c.key for c in chapters_of(without(study, *missing))}
     assert set(CHAPTERS) - chapters == gone
 
 
+def test_chapters_on_variants_need_variants(study):
+    plain = without(main_variant(study), "released_accuracy")
+    assert set(CHAPTERS) - {c.key for c in chapters_of(plain)} == {"verifier", "turns"}
+
+
 def test_what_is_left_of_a_chapter_says_why(study):
-    chapters = {c.key: c for c in shift_sections(without(study, "fake"), 20)}
+    chapters = {c.key: c for c in chapters_of(without(study, "fake"))}
     reasons = [part.reason for part in chapters["prompts"].parts if isinstance(part, Absent)]
     assert any("judged by" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
 def test_required_columns_and_the_other_rule_alone_make_a_page(study, seeds):
-    names = {*REQUIRED, "ood/accuracy", "ood/base_accuracy"}
+    names = {*ALWAYS, "shift/rule/accuracy", "shift/rule/base_accuracy"}
     bare = Results({k: v for k, v in study.columns.items() if k in names})
     page, _ = make_page(bare.select(np.isin(bare["seed"], seeds)), resamples=20)
     assert 'id="shift"' in page
@@ -107,11 +111,11 @@ def test_required_columns_and_the_other_rule_alone_make_a_page(study, seeds):
 
 
 def test_nothing_finite_under_the_other_rule_is_a_page_that_says_so(study):
-    dead = Results({**study.columns, "ood/accuracy": np.full(len(study), np.nan)})
+    dead = Results({**study.columns, "shift/rule/accuracy": np.full(len(study), np.nan)})
     page, _ = make_page(dead, resamples=20)
     assert "No number" in page
     assert 'id="law"' in page
-    no_base = Results({k: v for k, v in study.columns.items() if k != "ood/base_accuracy"})
+    no_base = Results({k: v for k, v in study.columns.items() if k != "shift/rule/base_accuracy"})
     assert 'id="law"' in make_page(no_base, resamples=20)[0]
 
 

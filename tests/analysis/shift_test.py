@@ -3,14 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from rlrazor.analysis.results import (
-    RL_ARMS,
-    Results,
-    load_results,
-    main_variant,
-    methods,
-    variants,
-)
+from rlrazor.analysis.results import Results, load_results, main_variant
 from rlrazor.analysis.shift import (
     by_seed,
     early_stop,
@@ -20,6 +13,10 @@ from rlrazor.analysis.shift import (
     variant_rows,
 )
 from tests.oracles import synthetic_shift
+
+RULE, SFT = "shift/rule", ("sft",)
+SCORE = "shift/rule/accuracy"
+CHANGE = "shift/rule/change"
 
 
 @pytest.fixture(scope="module")
@@ -42,29 +39,18 @@ def lasts(results, arm, column):
 
 
 def test_the_derived_change_and_the_variants(study):
-    np.testing.assert_allclose(
-        study["ood_change"], study["ood/accuracy"] - study["ood/base_accuracy"]
-    )
-    assert "ood_change" in study
-    bare = Results({k: v for k, v in study.columns.items() if not k.startswith("ood/")})
-    assert "ood_change" not in bare
+    np.testing.assert_allclose(study[CHANGE], study[SCORE] - study["shift/rule/base_accuracy"])
+    assert CHANGE in study
+    bare = Results({k: v for k, v in study.columns.items() if not k.startswith("shift/rule/")})
+    assert CHANGE not in bare
     assert set(main_variant(study).arms) == set(synthetic_shift.SMALL)
-    assert set(variants(study)) == {"main", *(v for _, v in synthetic_shift.EXTRAS)}
-    plain = Results({k: v for k, v in study.columns.items() if not k.startswith("hyper")})
-    assert len(main_variant(plain)) == len(plain)
-    np.testing.assert_array_equal(methods(plain), plain["arm"])
-    unnamed = changed(
-        study,
-        hyperparameters__variant=np.full(len(study), None),
-        hyperparameters__method=np.full(len(study), None),
-    )
-    assert set(variants(unnamed)) == {"main"}
-    np.testing.assert_array_equal(methods(unnamed), unnamed["arm"])
+    assert set(study["variant"]) == {"main", *(v for _, v in synthetic_shift.EXTRAS)}
+    np.testing.assert_array_equal(main_variant(study)["method"], main_variant(study)["arm"])
 
 
 def test_last_checkpoints_by_hand(study):
-    for entry in shifts(study):
-        for task, change in (("new", "gain"), ("ood", "ood_change")):
+    for entry in shifts(study, RULE):
+        for task, change in (("new", "gain"), (RULE, CHANGE)):
             for interval, column in (
                 (entry.success[task], f"{task}/accuracy"),
                 (entry.change[task], change),
@@ -75,83 +61,82 @@ def test_last_checkpoints_by_hand(study):
                 assert interval.high - interval.estimate == pytest.approx(half)
         assert entry.n_runs == entry.n_seeds == 3
         assert entry.n_excluded == 0
-        assert entry.since_start.estimate == pytest.approx(entry.change["ood"].estimate)
+        assert entry.since_start.estimate == pytest.approx(entry.change[RULE].estimate)
 
 
 def test_the_mean_over_methods_needs_all_of_them_in_a_seed(study):
-    arms = [arm for arm in RL_ARMS if arm in study.arms]
+    arms = main_variant(study).rl
     by_hand = [
-        sum(lasts(study, arm, "ood_change")[seed] for arm in arms) / len(arms) for seed in range(3)
+        sum(lasts(study, arm, CHANGE)[seed] for arm in arms) / len(arms) for seed in range(3)
     ]
-    np.testing.assert_allclose(final_by_seed(study, RL_ARMS, "ood_change"), by_hand)
-    ood = study["ood/accuracy"].copy()
+    np.testing.assert_allclose(final_by_seed(study, arms, CHANGE), by_hand)
+    ood = study[SCORE].copy()
     ood[(study["arm"] == "ppo") & (study["seed"] == 1)] = np.nan
-    holed = final_by_seed(changed(study, ood__accuracy=ood), RL_ARMS, "ood_change")
+    holed = final_by_seed(changed(study, shift__rule__accuracy=ood), arms, CHANGE)
     np.testing.assert_array_equal(np.isfinite(holed), [True, False, True])
     ood[study["arm"] == "ppo"] = np.nan  # measured nowhere: not one of them
-    rest = final_by_seed(changed(study, ood__accuracy=ood), RL_ARMS, "ood_change")
+    rest = final_by_seed(changed(study, shift__rule__accuracy=ood), arms, CHANGE)
     three = [a for a in arms if a != "ppo"]
-    assert rest[0] == pytest.approx(np.mean([lasts(study, a, "ood_change")[0] for a in three]))
+    assert rest[0] == pytest.approx(np.mean([lasts(study, a, CHANGE)[0] for a in three]))
     assert np.isnan(final_by_seed(study, ("absent",), "gain")).all()
     assert np.isnan(by_seed(study, "no/such", study.seeds)).all()
 
 
 def test_what_is_not_finite_is_counted(study):
-    ood = study["ood/accuracy"].copy()
+    ood = study[SCORE].copy()
     ood[(study["arm"] == "sft") & (study["seed"] == 0)] = np.nan
-    entries = {e.arm: e for e in shifts(changed(study, ood__accuracy=ood))}
+    entries = {e.arm: e for e in shifts(changed(study, shift__rule__accuracy=ood), RULE)}
     assert entries["sft"].n_excluded == 1
-    assert entries["sft"].change["ood"].n == 2
+    assert entries["sft"].change[RULE].n == 2
     assert entries["grpo"].n_excluded == 0
 
 
 def test_the_best_early_checkpoint_by_hand(study):
     main = main_variant(study)
-    early = early_stop(main)
+    early = early_stop(main, RULE, SFT)
     table = {}
     for i in range(len(main)):
         if main["arm"][i] == "sft" and main["step"][i] > 0:
-            table.setdefault(int(main["step"][i]), {})[int(main["seed"][i])] = main["ood/accuracy"][
-                i
-            ]
+            table.setdefault(int(main["step"][i]), {})[int(main["seed"][i])] = main[SCORE][i]
     means = {step: sum(row.values()) / 3 for step, row in table.items()}
     assert early.step == max(means, key=means.get)
     assert early.n_steps == 5
-    np.testing.assert_allclose(early.success["ood"], [table[early.step][s] for s in range(3)])
+    np.testing.assert_allclose(early.success[RULE], [table[early.step][s] for s in range(3)])
     for seed in range(3):
         others = {step: sum(v for s, v in row.items() if s != seed) for step, row in table.items()}
         assert early.held_out[seed] == table[max(others, key=others.get)][seed]
-    lacking = main["ood/accuracy"].copy()
+    lacking = main[SCORE].copy()
     lacking[(main["arm"] == "sft") & (main["step"] == early.step) & (main["seed"] == 2)] = np.nan
-    other = early_stop(changed(main, ood__accuracy=lacking))
+    other = early_stop(changed(main, shift__rule__accuracy=lacking), RULE, SFT)
     assert other.step != early.step  # a mean over fewer seeds is another quantity
     assert other.n_steps == 4
-    gone = np.where((main["arm"] == "sft") & (main["seed"] == 0), np.nan, main["ood/accuracy"])
-    two = early_stop(changed(main, ood__accuracy=gone))
+    gone = np.where((main["arm"] == "sft") & (main["seed"] == 0), np.nan, main[SCORE])
+    two = early_stop(changed(main, shift__rule__accuracy=gone), RULE, SFT)
     np.testing.assert_array_equal(two.seeds, [1, 2])
-    np.testing.assert_allclose(two.success["ood"], [table[two.step][s] for s in (1, 2)])
+    np.testing.assert_allclose(two.success[RULE], [table[two.step][s] for s in (1, 2)])
 
 
 def test_no_early_checkpoint_where_there_is_no_sft(study):
-    assert early_stop(study.of_arms("grpo")) is None
-    bare = Results({k: v for k, v in study.columns.items() if not k.startswith("ood/")})
-    assert early_stop(bare) is None
-    alone = early_stop(study.select(study["seed"] == 0))
+    assert early_stop(study.of_arms("grpo"), RULE, SFT) is None
+    bare = Results({k: v for k, v in study.columns.items() if not k.startswith("shift/rule/")})
+    assert early_stop(bare, RULE, SFT) is None
+    alone = early_stop(study.select(study["seed"] == 0), RULE, SFT)
     assert np.isnan(alone.held_out).all()
 
 
 def test_turn_budgets_by_hand(study):
-    budgets = turn_budgets(study)
+    budgets = turn_budgets(study, RULE)
     assert [(b.method, b.turns) for b in budgets] == [("grpo", n) for n in (1, 3, 5, 10)]
     for b in budgets:
         arm = "grpo" if b.turns == 1 else f"grpo_turns_{b.turns}"
-        first = lasts(study, arm, "ood_change")
-        assert b.first["ood"].estimate == pytest.approx(sum(first.values()) / 3)
+        first = lasts(study, arm, CHANGE)
+        assert b.first[RULE].estimate == pytest.approx(sum(first.values()) / 3)
         own, base = (
-            lasts(study, arm, f"ood/{p}success_within_{b.turns}").values() for p in ("", "base_")
+            lasts(study, arm, f"shift/rule/{p}success_within_{b.turns}").values()
+            for p in ("", "base_")
         )
-        assert b.within["ood"].estimate == pytest.approx((sum(own) - sum(base)) / 3)
-    assert turn_budgets(main_variant(study)) == []
+        assert b.within[RULE].estimate == pytest.approx((sum(own) - sum(base)) / 3)
+    assert turn_budgets(main_variant(study), RULE) == []
 
 
 def test_rows_of_variants(study):

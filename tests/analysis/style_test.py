@@ -1,11 +1,21 @@
 import re
 
+import numpy as np
 import pytest
 
-from rlrazor.analysis.results import RL_ARMS, SFT_ARMS
-from rlrazor.analysis.style import KNOWN, OUTSIDE, RL, arm_styles
+from rlrazor.analysis.legacy import METHODS, VARIANTS, known
+from rlrazor.analysis.results import Results
+from rlrazor.analysis.style import NEAR, OUTSIDE, RL, arm_styles
+from rlrazor.lines import MAIN
 
-ARMS = [*KNOWN, "mine", "another"]
+ARMS = {**{arm: k.family for arm, k in METHODS.items()}, "mine": "reward", "another": "near"}
+
+
+def of(*rows):
+    """Results with (arm, family[, method, variant, label]) a row."""
+    full = [(r[0], r[1], *(r[2:] or (r[0], MAIN, r[0].upper()))) for r in rows]
+    names = ("arm", "family", "method", "variant", "label")
+    return Results({n: np.array(v) for n, v in zip(names, zip(*full, strict=True), strict=True)})
 
 
 def luminance(colour):
@@ -14,33 +24,64 @@ def luminance(colour):
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("family", ["reward", "outside", "near"])
 @pytest.mark.parametrize("page", ["#ffffff", "#14171b"])
-def test_every_colour_is_seen_on_a_light_and_a_dark_page(arm, page):
-    colour = arm_styles(ARMS)[arm].colour
-    assert re.fullmatch("#[0-9a-f]{6}", colour)
-    high, low = sorted((luminance(colour), luminance(page)), reverse=True)
-    assert (high + 0.05) / (low + 0.05) >= 3.0
+def test_every_colour_is_seen_on_a_light_and_a_dark_page(family, page):
+    styles = arm_styles(of(*((f"arm{i}", family) for i in range(20))))
+    for style in [*styles.values(), styles["no arm of these"]]:
+        assert re.fullmatch("#[0-9a-f]{6}", style.colour)
+        high, low = sorted((luminance(style.colour), luminance(page)), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 3.0
 
 
 def test_no_two_methods_share_marker_and_fill_within_a_family():
-    styles = arm_styles(ARMS).values()
+    styles = arm_styles(of(*ARMS.items())).values()
     assert len({(s.family, s.marker) for s in styles}) == len(ARMS)
     assert len({s.name for s in styles}) == len(ARMS)
 
 
-def test_families_differ_in_fill():
-    styles = arm_styles(ARMS)
-    assert all(styles[arm].family == RL and styles[arm].filled for arm in RL_ARMS)
-    assert all(styles[arm].family == OUTSIDE and not styles[arm].filled for arm in SFT_ARMS)
+def test_families_differ_in_fill_and_stand_in_order():
+    styles = arm_styles(of(("c", "near"), ("a", "outside"), ("b", "reward"), ("z", "reward")))
+    assert list(styles) == ["b", "z", "a", "c"]
+    assert [s.family for s in styles.values()] == [RL, RL, OUTSIDE, NEAR]
+    assert [s.filled for s in styles.values()] == [True, True, False, False]
 
 
-def test_a_known_method_looks_the_same_whatever_else_is_there():
-    assert arm_styles(["grpo"])["grpo"] == arm_styles(["zzz", "grpo", "aaa"])["grpo"]
-    assert list(arm_styles(["zzz", "grpo"])) == ["zzz", "grpo"]
+def test_looks_follow_order_and_family_not_names():
+    ours = arm_styles(of(("grpo", "reward"), ("sft", "outside")))
+    mine = arm_styles(of(("my_rl", "reward"), ("my_sft", "outside")))
+    looks = [[(s.colour, s.marker) for s in styles.values()] for styles in (ours, mine)]
+    assert looks[0] == looks[1]
+    assert [s.name for s in mine.values()] == ["MY_RL", "MY_SFT"]
+
+
+def test_a_variant_looks_like_its_method_and_says_what_it_is():
+    rows = of(
+        ("rl", "reward", "rl", MAIN, "RL"),
+        ("other", "reward", "other", MAIN, "Other"),
+        ("rl_long", "reward", "rl", "long", "RL"),
+        ("rl_named", "reward", "rl", "named", "RL with a name"),
+    )
+    styles = arm_styles(rows)
+    assert len({(styles[a].colour, styles[a].marker) for a in ("rl", "rl_long", "rl_named")}) == 1
+    assert styles["other"].marker != styles["rl"].marker
+    assert [s.name for s in styles.values()] == ["RL", "Other", "RL, long", "RL with a name"]
+
+
+def test_arms_of_one_label_are_told_apart():
+    rows = of(("a", "near", "a", MAIN, "Same"), ("b", "near", "b", MAIN, "Same"))
+    assert [s.name for s in arm_styles(rows).values()] == ["Same (a)", "Same (b)"]
+
+
+def test_variants_of_known_methods_have_labels():
+    assert known("grpo_turns_10").label == "GRPO, 10 turns"
+    assert known("sft_kl_base_policy").label == "SFT + KL(base‖policy)"
+    assert known("sft_diverse").label == f"SFT, {VARIANTS['diverse']}"
+    assert known("mine_diverse") is None
 
 
 def test_a_long_name_is_shortened_to_one_line():
-    name = arm_styles(["a\nb" * 40])["a\nb" * 40].name
+    long = "a\nb" * 40
+    name = arm_styles(of((long, "near", long, MAIN, long)))[long].name
     assert "\n" not in name
-    assert len(name) <= 28
+    assert len(name) <= 40

@@ -7,9 +7,11 @@ from rlrazor.analysis.flips import flip_map
 from rlrazor.analysis.frontier import compare_arms, matched
 from rlrazor.analysis.law import isotonic_law, left_out, quadratic_law, within_arms
 from rlrazor.analysis.predictors import predictor_table
-from rlrazor.analysis.results import KL, Results, load_results
+from rlrazor.analysis.results import Results, load_results
 from rlrazor.analysis.statistics import Interval
+from rlrazor.analysis.style import arm_styles
 from rlrazor.analysis.verdicts import verdicts
+from rlrazor.lines import KL
 from tests.oracles import synthetic_results
 
 ARMS = ("sft1", "grpo", "grpo_std", "oracle")
@@ -39,16 +41,16 @@ def verdict(**changes):
 
 
 def test_every_table_is_rectangular_and_says_what_it_rests_on(results):
-    entries = matched(results, 0.9)
+    entries, styles = matched(results, 0.9), arm_styles(results)
     built = [
         tables.law_table([quadratic_law(results, resamples=9), isotonic_law(results, resamples=9)]),
-        tables.within_table(*within_arms(results, resamples=9)),
-        tables.left_out_table(left_out(results, resamples=9), "Predicting"),
+        tables.within_table(*within_arms(results, resamples=9), styles),
+        tables.left_out_table(left_out(results, resamples=9), styles, "Predicting"),
         tables.predictor_rows(predictor_table(results, resamples=9)),
-        tables.matched_table(entries, compare_arms(entries, "sft1")),
-        tables.targets_table([entries, matched(results, 0.95)]),
-        tables.flip_table(flip_map(results), "Flips"),
-        tables.data_table(results),
+        tables.matched_table(entries, compare_arms(entries, "sft1"), styles),
+        tables.targets_table([entries, matched(results, 0.95)], styles),
+        tables.flip_table(flip_map(results, ARMS[1:3], ARMS[:1]), styles, "Flips"),
+        tables.data_table(results, styles),
     ]
     for table in built:
         assert table.rows
@@ -72,7 +74,7 @@ def test_a_predictor_without_a_number_says_why(results):
 def test_matched_rows_carry_difference_adjusted_p_and_word(results):
     entries = matched(results, 0.9)
     found = {c.arm: c for c in compare_arms(entries, "sft1")}
-    table = tables.matched_table(entries, list(found.values()))
+    table = tables.matched_table(entries, list(found.values()), arm_styles(results))
     rows = {row[0]: row for row in table.rows}
     assert rows["SFT-1"][4] == "the reference"
     assert rows["GRPO"][2] == found["grpo"].comparison.difference.limits(scale=100, digits=1)
@@ -85,7 +87,7 @@ def test_data_counts_lines_that_diverged_or_never_finished(results):
     final = results["final"].copy()
     final[results["run"] == results["run"][0]] = False
     broken = Results({**results.columns, KL: kl, "final": final})
-    total = tables.data_table(broken).rows[-1]
+    total = tables.data_table(broken, arm_styles(results)).rows[-1]
     assert total[2:] == (str(results.n_runs), str(len(results)), "2", "3", "1", "1")
 
 

@@ -6,7 +6,7 @@ import pytest
 from rlrazor.analysis import arm_claims, law_claims
 from rlrazor.analysis.claims import judge
 from rlrazor.analysis.frontier import automatic_target, frontiers, matched, target_list
-from rlrazor.analysis.results import Results, load_results
+from rlrazor.analysis.results import ALWAYS, Results, load_results
 from rlrazor.analysis.statistics import Interval
 from rlrazor.analysis.verdicts import FAILS, HOLDS, UNDECIDED, verdicts
 from tests.oracles import synthetic_results
@@ -146,7 +146,9 @@ def test_on_policy_data_names_the_arms_it_lacks():
     arms = ("grpo", "reinforce", "sft1")
     runs = [(arm, seed, "a", [(0.9, 0.1)]) for arm in arms for seed in range(3)]
     sentence = arm_claims.on_policy(of_runs(*runs), ("sft1", "sft2")).sentence
-    assert sentence == "No number: absent or short of the accuracy to match: simpo."
+    assert sentence == (
+        "No number: absent or short of the accuracy to match: imitation of right and wrong answers."
+    )
 
 
 def test_best_and_typical_runs_that_disagree_leave_it_undecided():
@@ -219,7 +221,7 @@ def test_what_cannot_be_computed_says_why(razor):
         assert alone[key].ours is None
         assert alone[key].word == UNDECIDED
         assert alone[key].sentence.startswith("No number: ")
-    required = ("new/", "prior/accuracy", "prior/base", "run", "arm", "seed", "step", "final")
+    required = ("new/", *ALWAYS)
     skip = ("new/l2", "new/total", "new/act", "new/kl_policy")
     bare = {
         n: v for n, v in razor.columns.items() if n.startswith(required) and not n.startswith(skip)

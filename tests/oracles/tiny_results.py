@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from rlrazor.analysis.results import KL, Results
+from rlrazor.analysis.legacy import METHODS
+from rlrazor.analysis.results import Results
+from rlrazor.lines import KL, MAIN
 
 Path = list[tuple[float, float]]  # (new-task accuracy, forgetting) of each checkpoint
 
@@ -18,7 +20,7 @@ def of_runs(*runs: tuple[str, int, str, Path]) -> Results:
     return Results(
         {
             "run": run,
-            "arm": arm,
+            **_facts(arm),
             "seed": seed,
             "step": step,
             "final": final,
@@ -37,7 +39,7 @@ def of_points(kl, forgetting, *, arm="sft1", seed=0) -> Results:
     return Results(
         {
             "run": np.array([f"r{i}" for i in range(n)]),
-            "arm": np.full(n, arm) if isinstance(arm, str) else np.array(arm),
+            **_facts(np.full(n, arm) if isinstance(arm, str) else np.array(arm)),
             "seed": np.broadcast_to(seed, n).astype(int),
             "step": np.ones(n, int),
             "final": np.ones(n, bool),
@@ -48,3 +50,14 @@ def of_points(kl, forgetting, *, arm="sft1", seed=0) -> Results:
             KL: np.asarray(kl, float),
         }
     )
+
+
+def _facts(arm: np.ndarray) -> dict[str, np.ndarray]:
+    """The text columns of arms of this project."""
+    known = [METHODS[name] for name in arm.tolist()]
+    return {
+        "arm": arm,
+        "method": arm,
+        "variant": np.full(len(arm), MAIN),
+        **{n: np.array([getattr(k, n) for k in known]) for n in ("family", "label", "roles")},
+    }

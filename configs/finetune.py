@@ -24,7 +24,7 @@ def get_config(mode: str = "sft") -> ConfigDict:
     if mode not in MODES:
         raise ValueError(f"mode={mode!r} must be {', '.join(MODES)}")
     config: Any = ConfigDict()
-    config.title = "My own model: does RL generalize, and does it forget less?"
+    config.study = "finetune"
     config.model = "Qwen/Qwen2.5-3B-Instruct"  # a folder, or an id of the Hugging Face hub
     config.arms = MODES[mode]  # methods, by their names; docs/methods.md has all
     config.seeds = (0,)

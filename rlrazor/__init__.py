@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlrazor import losses as losses
     from rlrazor import ops as ops
-    from rlrazor.analysis.report import report as report
+    from rlrazor.analysis.building import build as report
     from rlrazor.analysis.results import load_results as load_results
     from rlrazor.api.model import Template as Template
     from rlrazor.api.model import load as load
@@ -68,7 +68,7 @@ _WHERE = {
     "load": "api.model",
     "load_results": "analysis.results",
     "questions": "api.questions",
-    "report": "analysis.report",
+    "report": "analysis.building:build",
 }
 _MODULES = {"methods": "methods.methods", "measurements": "studies.measurements"}
 __all__ = [*_WHERE, *_MODULES, "losses", "ops"]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -76,7 +76,8 @@ __all__ = [*_WHERE, *_MODULES, "losses", "ops"]  # pyright: ignore[reportUnsuppo
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
-        return getattr(importlib.import_module(f"rlrazor.{_WHERE[name]}"), name)
+        module, _, renamed = _WHERE[name].partition(":")
+        return getattr(importlib.import_module(f"rlrazor.{module}"), renamed or name)
     if name in __all__:
         return importlib.import_module(f"rlrazor.{_MODULES.get(name, name)}")
     raise AttributeError(f"rlrazor has no {name!r}; it has {', '.join(sorted(__all__))}")

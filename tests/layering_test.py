@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "evaluation": ("types", "ops", "tasks.protocol", "sampling"),
     "policies": ("types", "ops", "models", "sampling", "tasks.protocol", "runtime.mesh"),
     "methods": (
-        "types", "ops", "losses", "policies", "sampling", "tasks.protocol", "training",
+        "types", "lines", "ops", "losses", "policies", "sampling", "tasks.protocol", "training",
         "models.value_head",
     ),
     "studies": (

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.finetuning.settings import OPERATIONAL, check, load_base, make_study, world_of
 from experiments.planning.dry_run import dry_run
+
+from experiments.finetuning.settings import OPERATIONAL, check, load_base, make_study, world_of
 from rlrazor.runtime.distributed import Job, is_writer
 from rlrazor.runtime.workdir import open_workdir
 from rlrazor.studies.drive import drive

@@ -1,15 +1,15 @@
 """What a fine-tuning config says, checked, as the arguments of the library."""
 
-import dataclasses
 import importlib
 from collections.abc import Mapping
 from typing import Any
+
+from rlrazor.policies.language import Lora
 
 from rlrazor.api.model import Pretrained, Template, load
 from rlrazor.api.questions import Asked, Format, questions
 from rlrazor.methods import methods
 from rlrazor.methods.method import Demonstrations, Method, Pairs
-from rlrazor.policies.language import Lora
 from rlrazor.runtime.mesh import make_mesh
 from rlrazor.sampling.decode import Sampling
 from rlrazor.studies.host import Judge
@@ -24,7 +24,7 @@ OPERATIONAL = (
     "checkpoint_every_seconds", "dry_run", "log_every", "mesh", "profile", "save_model",
     "tensorboard", "test_at_once",
 )  # fmt: skip
-SWEPT = ("arms", "seeds", "learning_rates", "title")  # that a run's name tells by itself
+SWEPT = ("arms", "seeds", "learning_rates", "study")  # that a run's name tells by itself
 POSITIVE = (
     "steps", "rows", "prompts", "samples", "minibatches", "answer_tokens", "rows_at_once",
     "vocabulary_chunk", "temperature", "log_every", "test_examples", "test_at_once",
@@ -166,12 +166,10 @@ def make_study(config: Any, base: Pretrained, world: World) -> LanguageStudy:
                 f"config.learning_rates.{method.name}={rates} must be one or more rates above 0"
             )
         arms.append(
-            Arm(
-                method.name, method, world, sizes_of(method, config), rates, teacher=method.teacher
-            )
+            Arm(method.name, method, world, sizes_of(method, config), rates, teacher=method.teacher)
         )
     settings = Settings(
-        title=config.title,
+        study=config.study,
         optimization=optimization_of(config),
         checkpoints=tuple(config.checkpoints),
         matched_flops=config.matched_flops,
@@ -188,5 +186,3 @@ def _learnt(config: Any) -> dict[str, Any]:
     """All that is learnt beside what a run's name says: two runs that differ in it are two."""
     fields: Mapping[str, Any] = config.to_dict()
     return {name: value for name, value in fields.items() if name not in (*OPERATIONAL, *SWEPT)}
-
-

@@ -10,6 +10,7 @@ from rlrazor.methods.method import Method
 class Variant:
     """How a run is trained, whatever its method."""
 
+    words: str = ""  # behind the method's label, for reports
     direction: str = "paper"  # "paper" trains with J = Q = K = 10, "reverse" with 11, 12, 13
     turns: int = 1  # answers an episode, the verifier's words between them
     diverse: bool = False  # several wordings and rules in training, never the rule of the test
@@ -23,18 +24,18 @@ class Variant:
 MAIN = "main"
 VARIANTS = {
     MAIN: Variant(),
-    "reverse": Variant(direction="reverse"),
-    "turns_3": Variant(turns=3),
-    "turns_5": Variant(turns=5),
-    "turns_10": Variant(turns=10),
-    "diverse": Variant(diverse=True),
-    "terse": Variant(terse=True),
-    "paper": Variant(rewards="paper"),
-    "released": Variant(rewards="released"),
-    "fixed": Variant(fixed=True),
-    "slow": Variant(slowed=0.1),
-    "from_sft": Variant(start=("sft", 0.1)),
-    "from_overfit": Variant(start=("sft_fixed", 1.0)),
+    "reverse": Variant("rules reversed", direction="reverse"),
+    "turns_3": Variant("3 turns", turns=3),
+    "turns_5": Variant("5 turns", turns=5),
+    "turns_10": Variant("10 turns", turns=10),
+    "diverse": Variant("diverse prompts", diverse=True),
+    "terse": Variant("formula only", terse=True),
+    "paper": Variant("paper's reward", rewards="paper"),
+    "released": Variant("released verifier", rewards="released"),
+    "fixed": Variant("small fixed set", fixed=True),
+    "slow": Variant("a tenth of the rate", slowed=0.1),
+    "from_sft": Variant("from early SFT", start=("sft", 0.1)),
+    "from_overfit": Variant("from over-fitted SFT", start=("sft_fixed", 1.0)),
 }
 
 
@@ -48,6 +49,12 @@ class Named:
     @property
     def name(self) -> str:
         return self.method.name if self.variant == MAIN else f"{self.method.name}_{self.variant}"
+
+    @property
+    def label(self) -> str:
+        """As reports print it."""
+        words = self.setting.words
+        return f"{self.method.label}, {words}" if words else self.method.label
 
     @property
     def setting(self) -> Variant:

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rlrazor.policies.language import AnswerFormat, LanguagePolicy, Lora, make_language_policy
 
 from experiments.general_points.base import load_base
 from experiments.rule_shift.world import Speech
 from rlrazor.api.model import load
-from rlrazor.policies.language import AnswerFormat, LanguagePolicy, Lora, make_language_policy
 from rlrazor.runtime.mesh import make_mesh, replicate
 from rlrazor.runtime.tokenizer import SPECIALS, token_bytes, vocabulary
 from rlrazor.sampling.decode import Sampling, make_stops

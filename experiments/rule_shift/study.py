@@ -49,6 +49,7 @@ def make_study(config: Any, spoken: Spoken) -> LanguageStudy:
             sizes=sizes_of(named, config),
             learning_rates=rates_of(named, config),
             variant=named.variant,
+            label=named.label,
             turns=setting.turns,
             fixed=config.fixed_hands if setting.fixed else 0,
             start=start,
@@ -64,7 +65,7 @@ def make_study(config: Any, spoken: Spoken) -> LanguageStudy:
         setup, weights=spoken.base.weights, tokens=main.train.row_tokens(setup)
     )
     settings = Settings(
-        title=config.study,
+        study=config.study,
         optimization=optimization,
         checkpoints=tuple(config.checkpoints),
         reference_flops=reference,

@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from rlrazor.policies.language import LanguagePolicy
 
 from experiments.rule_shift.arms import Variant
 from experiments.rule_shift.tasks import Tests, make_tests, training_tasks
 from rlrazor.ops.spelling import spell
-from rlrazor.policies.language import LanguagePolicy
 from rlrazor.sampling.episodes import Rollout
 from rlrazor.studies import measurements as measure
 from rlrazor.studies.device import OnDevice, itself
@@ -46,9 +46,9 @@ def points_columns(policy: LanguagePolicy) -> measure.OfRollout:
         places = jnp.minimum(places, rollout.tokens.shape[1] - 1)
         answers = jnp.take_along_axis(rollout.tokens, places, axis=1)
         lengths = jnp.sum(rollout.chosen, axis=1)
-        text = jax.vmap(lambda t, n: spell(t, *policy.answers.spelling, policy.answers.bytes, n)[0])(
-            answers, lengths
-        )
+        text = jax.vmap(
+            lambda t, n: spell(t, *policy.answers.spelling, policy.answers.bytes, n)[0]
+        )(answers, lengths)
         for name, judge in judges.items():
             verdict = measure.judged_alike(judge, rollout, text)
             right = verdict.reward == CORRECT if name == "released" else verdict.correct

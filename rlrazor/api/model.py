@@ -70,7 +70,7 @@ def load(
     *,
     answer_tokens: int = 1024,
     sampling: Sampling = Sampling(1.0),  # noqa: B008  # numbers, never changed
-    template: Template = Template(),  # noqa: B008
+    template: Template = Template(),
     lora: Lora | None = None,
     mesh: Mesh | None = None,
     vocabulary_chunk: int = 256,
@@ -107,7 +107,13 @@ def load(
 
 
 def pretrained_policy(
-    config: TransformerConfig, mesh: Mesh, chat: Chat, folder: Path, *, answer_tokens: int, **how: Any
+    config: TransformerConfig,
+    mesh: Mesh,
+    chat: Chat,
+    folder: Path,
+    *,
+    answer_tokens: int,
+    **how: Any,
 ) -> LanguagePolicy:
     """The policy of a released model: its answers end where its chat ends a turn."""
     table, lengths = token_bytes(load_tokenizer(folder), size=config.vocabulary)

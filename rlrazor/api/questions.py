@@ -49,9 +49,9 @@ def questions(
     shifts: Mapping[str, str | Path] | None = None,
     prior: Mapping[str, str | Path] | None = None,
     judge: Judge = final_answer.judge,
-    format: Format = Format(),  # noqa: B008  # never changed
-    prior_format: Format = Format(),  # noqa: B008
-    sizes: Asked = Asked(),  # noqa: B008
+    format: Format = Format(),  # never changed
+    prior_format: Format = Format(),
+    sizes: Asked = Asked(),
 ) -> World:
     """A world of JSON lines: trained on one file, measured on others, judged by `judge`.
 
@@ -70,9 +70,7 @@ def questions(
         measurements.append(asked.success(asking, prefix, on, part=NEW))
         if prefix == "new":
             measurements.append(
-                asked.divergence(
-                    asking, "new", [on], rows_at_once=sizes.rows_at_once, part=SAMPLED
-                )
+                asked.divergence(asking, "new", [on], rows_at_once=sizes.rows_at_once, part=SAMPLED)
             )
     suites = {
         name: reading.test(path, prior_format, f"prior/{name}")
@@ -175,9 +173,7 @@ class _Reading:
             )
         if len(kept) < len(made) and is_writer():
             print(f"{name}: {len(made) - len(kept)} of {len(made)} are too long and left out")
-        return OnHost(
-            kept, self.judge, self.base.decode, sizes.prompt_buckets, sizes.row_buckets
-        )
+        return OnHost(kept, self.judge, self.base.decode, sizes.prompt_buckets, sizes.row_buckets)
 
 
 def _tools(example: Example) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from rlrazor.lines import Family
 from rlrazor.policies.policy import Policy
 from rlrazor.types import Metrics, Params, Rows
 
 Value = TypeVar("Value")
-Family = Literal["reward", "outside", "near"]
 Reader = Literal["base", "teacher", "average", "critic"]
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from rlrazor.methods import sources
 from rlrazor.methods.method import Demonstrations, Method, Pairs
@@ -58,7 +57,9 @@ class OnDevice:
         answers = setup.turns * setup.policy.answer_tokens
         return opening.size + (setup.turns - 1) * reply.size + answers
 
-    def iteration(self, setup: Setup) -> Callable[[RunState, Given, Task], tuple[RunState, Metrics]]:
+    def iteration(
+        self, setup: Setup
+    ) -> Callable[[RunState, Given, Task], tuple[RunState, Metrics]]:
         """One iteration as a pure function, to be compiled, planned or counted."""
 
         def iterate(state: RunState, given: Given, tasks: Task) -> tuple[RunState, Metrics]:

@@ -234,9 +234,7 @@ def _behind(rows: Rows, shown: Rows) -> Rows:
         rows.count,
     )
     prompt_count = jnp.repeat(shown.count, G, axis=0)
-    demonstrated = Rows(
-        tokens, count, mask, prompt_count=prompt_count, prompt_size=S, samples=G
-    )
+    demonstrated = Rows(tokens, count, mask, prompt_count=prompt_count, prompt_size=S, samples=G)
     return dataclasses.replace(rows, demonstrated=demonstrated)
 
 

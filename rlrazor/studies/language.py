@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from rlrazor.methods.method import Method
 from rlrazor.policies.policy import Policy
@@ -77,10 +76,8 @@ class LanguageStudy:
     ):
         self.base, self.settings = base, settings or Settings()
         rates = learning_rates or {}
-        self.arms = {
-            arm.name: arm for arm in (self._arm(arm, world, rates) for arm in arms)
-        }
-        self.title = self.settings.title
+        self.arms = {arm.name: arm for arm in (self._arm(arm, world, rates) for arm in arms)}
+        self.title = self.settings.study
         check_arms([*self.arms.values()])
         for arm in self.arms.values():
             refusal = arm.world.train.refusal(self.setup(arm))
@@ -124,7 +121,7 @@ class LanguageStudy:
     def record(self) -> dict[str, Any]:
         """All that is learnt, as JSON has it."""
         return {
-            "title": self.title,
+            "study": self.title,
             "base": self.base.name,
             "runs": [run.name for run in self.runs],
             "iterations": {run.name: run.iterations for run in self.runs},
@@ -285,7 +282,7 @@ class LanguageStudy:
 class Settings:
     """How a study is trained and measured; nothing of it is about one arm."""
 
-    title: str = "My own model: does RL generalize, and does it forget less?"
+    study: str = "language"  # its name in every line; reports compare some with papers by it
     sizes: Sizes = Sizes(rows=64)  # of arms that are methods alone
     optimization: Optimization = Optimization()
     checkpoints: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)  # shares of a run

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from rlrazor.lines import SCHEMA, check_line
 from rlrazor.studies.study import Block, Columns, Run
 
-SCHEMA = 2
 TESTED = ("new", "shift", "prior")  # places of which every number must be one
 Sums = dict[str, list[float]]  # sum and count by name, see `runtime.metrics.training_means`
 
@@ -34,7 +34,7 @@ def _line(title: str, run: Run, at: int, measured: Columns, sums: Sums) -> dict[
     }
     numbers = {name: np.asarray(value).item() for name, value in {**measured, **trained}.items()}
     roles = {} if run.roles is None else {"roles": run.roles}
-    return {
+    line = {
         "schema": SCHEMA,
         "study": title,
         "run": run.name,
@@ -55,6 +55,8 @@ def _line(title: str, run: Run, at: int, measured: Columns, sums: Sums) -> dict[
         "hyperparameters": dict(run.hyperparameters),
         **{name: v if math.isfinite(v) else None for name, v in numbers.items()},
     }
+    check_line(line)
+    return line
 
 
 def _diverged(numbers: Mapping[str, float]) -> bool:

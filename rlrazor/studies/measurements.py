@@ -163,9 +163,7 @@ def passes(
 
     def of(params: Params, base: Params, kept: Any, key: jax.Array) -> Columns:
         keys = jax.random.split(jax.random.fold_in(key, REPEATED), examples)
-        right = in_batches(
-            lambda some: ask(params, task, some), keys, max(1, at_once // samples)
-        )
+        right = in_batches(lambda some: ask(params, task, some), keys, max(1, at_once // samples))
         return {f"{prefix}/pass_at_{k}": pass_at(right, samples, k) for k in ks}
 
     return Measurement(prefix, of, beside=tuple(f"pass_at_{k}" for k in ks), **when)

@@ -29,6 +29,7 @@ class Arm:
     sizes: Sizes
     learning_rates: Sequence[float]
     variant: str = "main"
+    label: str = ""  # as reports print it; "": the method's
     turns: int = 1  # answers of an episode, at most
     fixed: int = 0  # a pool of so many examples; 0: fresh ones
     start: Start | None = None
@@ -117,7 +118,7 @@ def plan_runs(
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={tuple(seeds)} must be one or more, each once")
     shares = np.asarray(checkpoints, float)
-    if not (len(shares) and 0 < shares.min() and shares.max() == 1):
+    if not (len(shares) and shares.min() > 0 and shares.max() == 1):
         raise ValueError(f"checkpoints={tuple(checkpoints)} must be shares of a run up to 1")
     runs: list[Run] = []
     for seed in seeds:
@@ -139,7 +140,7 @@ def plan_runs(
                     method=arm.method.name,
                     variant=arm.variant,
                     family=arm.method.family,
-                    label=label_of(arm),
+                    label=arm.label or arm.method.label,
                     seed=seed,
                     learning_rate=rate,
                     iterations=count,
@@ -163,8 +164,3 @@ def plan_runs(
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"run {twice!r} is planned twice; remove the repeated learning rate")
     return runs
-
-
-def label_of(arm: Arm) -> str:
-    """As reports print it."""
-    return arm.method.label if arm.variant == "main" else f"{arm.method.label}, {arm.variant}"

@@ -285,9 +285,7 @@ def by_rows(
     return jax.tree.map(lambda x: x[:B], found)
 
 
-def by_keys(
-    fn: Callable[[Any, jax.Array], Any], mesh: Mesh, shared: Any, keys: jax.Array
-) -> Any:
+def by_keys(fn: Callable[[Any, jax.Array], Any], mesh: Mesh, shared: Any, keys: jax.Array) -> Any:
     """Inside a compiled function: fn(shared, keys) -> tree [P, ...], each device for its keys."""
     (P,) = keys.shape
     padded = keys[np.arange(-(-P // mesh.size) * mesh.size) % P]

@@ -132,9 +132,7 @@ def divergence(
             found = compared(params, base, mine)
             columns |= nats(found, "kl_policy_base_nats", prefix)
             columns |= nats(found, "entropy_nats", prefix)
-            right = [
-                judged(on[which], [(rows, places)])["correct"] for which, rows, places in mine
-            ]
+            right = [judged(on[which], [(rows, places)])["correct"] for which, rows, places in mine]
             columns[f"{prefix}/sampled_accuracy"] = float(np.mean(np.concatenate(right)))
         return columns
 

@@ -4,12 +4,12 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from jax.typing import ArrayLike
 
-# Whose answers a method learns from: those it is rewarded for, those of others, or its own.
-Family = Literal["reward", "outside", "near"]
+from rlrazor.lines import Family
+
 Numbers = Mapping[str, ArrayLike]  # of an iteration, by name; `Metrics` are such
 Columns = Mapping[str, float]  # measured numbers by the name that results.jsonl has for them
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 import jax
 
-from rlrazor.studies.programs import Given, RunState, Setup
+from rlrazor.studies.programs import RunState, Setup
 from rlrazor.studies.study import Columns
 from rlrazor.types import Metrics, Params
 

@@ -1,8 +1,9 @@
 """Any methods on your own model, questions and judge, both axes measured on every run.
 
 Command:  python experiments/finetune.py --config=configs/finetune.py:grpo --workdir=DIR \\
-              --config.model=FOLDER --config.data.path=TRAIN.jsonl --config.data.test_path=TEST.jsonl \\
-              --config.shift.harder=OTHER.jsonl --config.prior.mmlu=MMLU.jsonl
+              --config.model=FOLDER --config.data.path=TRAIN.jsonl \\
+              --config.data.test_path=TEST.jsonl --config.shift.harder=OTHER.jsonl \\
+              --config.prior.mmlu=MMLU.jsonl
 Modes:    `:sft`    imitates the assistant's side of conversations
           `:grpo`   answers by itself and is rewarded for right final answers
           `:both`   one after the other, at the same FLOPs; any methods by `--config.arms`

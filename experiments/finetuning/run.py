@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.planning.dry_run import dry_run
 
 from experiments.finetuning.settings import OPERATIONAL, check, load_base, make_study, world_of
 from rlrazor.runtime.distributed import Job, is_writer
@@ -21,6 +20,8 @@ def run_finetuning(config: Any, workdir: str, job: Job) -> None:
     """Runs or resumes; results.jsonl, TensorBoard and the models lie in the folder."""
     check(config)
     if config.dry_run:
+        from experiments.planning.dry_run import dry_run
+
         dry_run(config)
         return
     with open_workdir(workdir, config.to_dict(), ignore=OPERATIONAL) as folder:

@@ -111,8 +111,8 @@ def judge_of(config: Any) -> Judge:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"config.judge={config.judge!r} cannot be imported ({error}); give module:function of a "
-            "module that Python finds, from this folder, say"
+            f"config.judge={config.judge!r} cannot be imported ({error}); give module:function of "
+            "a module that Python finds, from this folder, say"
         ) from error
     if not callable(found):
         raise ValueError(f"config.judge={config.judge!r} is no function")

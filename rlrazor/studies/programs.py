@@ -263,7 +263,7 @@ def _silenced(rows: Rows, real: jax.Array) -> Rows:  # bool[B]
 def by_rows(
     fn: Callable[[Any, Rows], Any], policy: Policy, shared: Any, rows: Rows, rows_at_once: int
 ) -> Any:
-    """Inside a compiled function: fn(shared, rows) -> tree [B, ...], some rows of a device at a time."""
+    """Inside a compiled function: fn(shared, rows) -> tree [B, ...], some rows at a time."""
     (B,) = rows.count.shape
     mesh, devices = policy.mesh, holders_of(policy.mesh)
     count = fewest(-(-B // devices), rows_at_once)

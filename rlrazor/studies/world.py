@@ -1,4 +1,4 @@
-"""What a study trains on and what it measures: a world is a value, and another one another value."""
+"""What a study trains on and what it measures: a world is a value."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

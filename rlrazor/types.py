@@ -71,7 +71,8 @@ class Rows:
     base_logprobs: jax.Array | None = None  # f32[B, T]
     teacher_logprobs: jax.Array | None = None  # f32[B, T]
     critique: Critique | None = None
-    prompt_size: int = struct.field(pytree_node=False, default=0)  # most tokens of a prompt; 0: T
+    # Most tokens of a prompt; behind it, a row has at most the other T - prompt_size. 0: unknown.
+    prompt_size: int = struct.field(pytree_node=False, default=0)
     samples: int = struct.field(
         pytree_node=False, default=1
     )  # G rows of a prompt follow each other

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "models": ("types", "ops", "runtime.tensor_files", "runtime.hub"),
     "analysis": ("types", "ops"),
     "sampling": ("types", "ops", "tasks.protocol"),
+    "policies": ("types", "ops", "models", "sampling", "tasks.protocol", "runtime.mesh"),
     "evaluation": ("types", "ops", "tasks.protocol", "sampling"),
 }
 COMPILING_KEYWORDS = {"in_shardings", "out_shardings", "donate_argnums", "donate_argnames"}

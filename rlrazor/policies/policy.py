@@ -21,7 +21,8 @@ OverVocabulary = Callable[..., Any]
 class Reading:
     """A forward pass over rows: states from which each scored token was, or may be, predicted.
 
-    Scored are all tokens behind the shortest prompt, whether the response mask holds them or not.
+    Scored are all tokens behind the prompt, whether the response mask holds them or not; without
+    `Rows.prompt_count`, all but the first.
     """
 
     params: Params
@@ -29,6 +30,8 @@ class Reading:
     tokens: jax.Array  # i32[B, A] what was said next
     place: jax.Array  # i32[B, A] where in the row that token stands; the row's size: nowhere
     size: int = struct.field(pytree_node=False)  # T, tokens of a row
+    # Whether the first scored token is the first behind the prompt, else the second of the row.
+    behind_prompt: bool = struct.field(pytree_node=False, default=False)
 
 
 class Policy(Protocol):
@@ -40,12 +43,29 @@ class Policy(Protocol):
     and parameters lie on the mesh by `rules` and the compiler exchanges what is needed.
     """
 
-    sampling: Sampling  # of training; `logprobs` and `over_vocabulary` are of this distribution
-    mesh: Mesh
-    rules: Sequence[Rule]
-    replicated: bool
-    width: int  # D of the states of a Reading, for a critic
-    answer_tokens: int  # of a turn, at most
+    @property
+    def sampling(self) -> Sampling:
+        """Of training; `logprobs` and `over_vocabulary` are of this distribution."""
+        ...
+
+    @property
+    def mesh(self) -> Mesh: ...
+
+    @property
+    def rules(self) -> Sequence[Rule]: ...
+
+    @property
+    def replicated(self) -> bool: ...
+
+    @property
+    def width(self) -> int:
+        """D of the states of a Reading, for a critic."""
+        ...
+
+    @property
+    def answer_tokens(self) -> int:
+        """Of a turn, at most."""
+        ...
 
     def initial(self, base: Params, key: jax.Array) -> Params:
         """What is trained, before the first step."""

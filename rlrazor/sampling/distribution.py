@@ -34,6 +34,35 @@ def sampled_logprobs(
     return jax.nn.log_softmax(jnp.where(kept, scaled, -jnp.inf))
 
 
+def logits_as_sampled(
+    logits: jax.Array,  # f32[..., V]
+    tokens: jax.Array | None = None,  # i32[...] never cut; None: no exception
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+) -> jax.Array:  # f32[..., V] whose softmax is `sampled_logprobs`; -inf where never sampled
+    """For scoring what was sampled: settings are static, so that nothing is sorted without need.
+
+    A token that was sampled and would be no longer is scored as one that is kept: a ratio of
+    probabilities stays finite, and its gradient goes on.
+    """
+    V = logits.shape[-1]
+    scaled = logits / temperature if temperature > 0 and temperature != 1 else logits
+    if temperature > 0 and top_k <= 0 and top_p >= 1:
+        return scaled
+    places = jnp.arange(V)
+    fixed = jax.lax.stop_gradient(scaled)
+    if temperature > 0:
+        cut = jnp.vectorize(lambda row: _kept(row, jnp.int32(top_k), top_p), signature="(v)->(v)")
+        kept = cut(fixed)
+    else:
+        kept = places == jnp.argmax(fixed, axis=-1, keepdims=True)
+    if tokens is not None:
+        kept |= places == tokens[..., None]
+    return jnp.where(kept, scaled, -jnp.inf)
+
+
 def _kept(
     scaled: jax.Array,  # f32[V]
     top_k: jax.Array,  # i32[]

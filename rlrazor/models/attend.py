@@ -43,21 +43,27 @@ def attend(
     return mixed.transpose(0, 3, 1, 2, 4).reshape(B, T, H, Dh)
 
 
+def resolve(how: Attending, platform: str, dtype: jax.typing.DTypeLike) -> Attending:
+    """ "auto" is "splash" on a TPU, "dot_product" on a GPU in bf16 and "einsum" elsewhere."""
+    if how != "auto":
+        return how
+    flash = platform == "gpu" and dtype == jnp.bfloat16
+    return "splash" if platform == "tpu" else "dot_product" if flash else "einsum"
+
+
 def causal_kernel(
     how: Attending, layout: Layout | None, dtype: jax.typing.DTypeLike
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None:
     """How rows attend to themselves without T x T scores in memory; None for `attend`.
 
     A function of query, key and value as `attend` has them, every token seeing itself and what came
-    before it. "auto" is "splash" on a TPU, "dot_product" on a GPU in bf16 and "einsum" elsewhere.
+    before it.
     """
     platform = layout.platform if layout else jax.default_backend()
-    if how == "auto":
-        flash = platform == "gpu" and dtype == jnp.bfloat16
-        how = "splash" if platform == "tpu" else "dot_product" if flash else "einsum"
+    how = resolve(how, platform, dtype)
     if how == "einsum":
         return None
-    kernel = functools.partial({"dot_product": _dot_product, "splash": _splash}[how], platform)
+    kernel = functools.partial(_splash if how == "splash" else _dot_product, platform)
     # The compiler does not know how to cut a kernel.
     return layout.on_parts(kernel, (HEADS, HEADS, HEADS), HEADS) if layout else kernel
 

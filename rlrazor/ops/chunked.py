@@ -15,13 +15,15 @@ def in_chunks(
 ) -> Any:  # tree of [B, T, ...]
     """fn(*arrays), of chunks [B, size, ...] one after the other; a token's result is its own.
 
-    What fn computes on the way is not kept for the gradient, but computed again. Rows are not cut,
-    so that they may lie on different devices.
+    What fn computes on the way is not kept for the gradient, but computed again; rows that are one
+    chunk are spared that. Rows are not cut, so that they may lie on different devices.
     """
     if size < 1:
         raise ValueError(f"size={size} must be at least 1, the tokens of a row in a chunk")
     chex.assert_equal_shape_prefix(arrays, 2)
     B, T = arrays[0].shape[:2]
+    if size >= T:
+        return fn(*arrays)
     count = -(-T // size)
 
     def cut(x: jax.Array) -> jax.Array:

@@ -75,11 +75,12 @@ def play(
     *,
     turns: int,  # K, at most; a task may end sooner
     samples: int = 1,  # G, episodes a prompt
+    first_sample: jax.Array | None = None,  # i32[P] which of its prompt's these begin with; None: 0
 ) -> Rollout:
     """Plays B = P G episodes of up to `turns` turns, skipping the work of turns that nobody plays.
 
     Episodes of one prompt follow each other; it is read once, then answered G times, by keys of
-    their own.
+    their own. Sample g of a prompt is the same wherever it is played, see `first_sample`.
     """
     if turns < 1 or samples < 1:
         raise ValueError(f"turns={turns} and samples={samples} must be at least 1")
@@ -95,8 +96,10 @@ def play(
         )
     state, B = dealt, P * samples
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
+    first_sample = jnp.zeros(P, jnp.int32) if first_sample is None else first_sample
+    number = first_sample[:, None] + jnp.arange(samples)[None]
     answer_keys = jax.vmap(jax.random.fold_in)(
-        jnp.repeat(fold(keys, 1), samples), jnp.tile(jnp.arange(samples), P)
+        jnp.repeat(fold(keys, 1), samples), number.reshape(-1)
     )
     transcript = _Transcript(
         tokens=jnp.zeros((B, size), jnp.int32),

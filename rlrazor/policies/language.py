@@ -235,7 +235,17 @@ class LanguagePolicy:
         if count > P:
             dealt, keys = jax.tree.map(lambda leaf: leaf[which], (dealt, keys))
 
-        def answer(params: Params, rows: Any) -> Rollout:
+        # A task's tables are arguments: within `each_alone` nothing of outside may be indexed.
+        leaves, structure = jax.tree.flatten(task)
+        tables = [leaf if isinstance(leaf, jax.Array) else None for leaf in leaves]
+
+        def answer(shared: tuple[Params, list[Any]], rows: Any) -> Rollout:
+            params, tables = shared
+            known = [
+                mine if mine is not None else leaf
+                for mine, leaf in zip(tables, leaves, strict=True)
+            ]
+            task = jax.tree.unflatten(structure, known)
             dealt, keys, first = rows
             player = self._player(params)
             return play(
@@ -243,11 +253,11 @@ class LanguagePolicy:
             )
 
         if self.replicated:
-            rollout = each_alone(answer, self.mesh)(params, (dealt, keys, first))
+            rollout = each_alone(answer, self.mesh)((params, tables), (dealt, keys, first))
         else:
             dtype = self.model.config.compute_dtype
             held = for_decoding(params, self.rules, self.mesh, dtype)
-            rollout = answer(held, self._by_row((dealt, keys, first)))
+            rollout = answer((held, tables), self._by_row((dealt, keys, first)))
         if count * each > P * samples:
             rollout = jax.tree.map(lambda leaf: leaf[: P * samples], rollout)
         return dataclasses.replace(rollout, samples=samples)

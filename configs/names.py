@@ -12,9 +12,19 @@ class Names(ConfigDict):
     """
 
     def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, str) and not key.startswith("_") and key not in self._fields:
-            self[key] = Names()
-        return super().__getitem__(key)
+        if not isinstance(key, str) or key.startswith("_") or key in self._fields:
+            return super().__getitem__(key)
+        empty = Names()
+        object.__setattr__(empty, "_belongs", (self, key))
+        return empty
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        # Only what is given a field of its own becomes one: to look is not to add.
+        parent, name = self.__dict__.get("_belongs", (None, ""))
+        if parent is not None:
+            object.__setattr__(self, "_belongs", (None, ""))
+            parent[name] = self
+        super().__setitem__(key, value)
 
     def get_type(self, key: Any, **options: Any) -> Any:
         """Of a new field, whatever the flag's value is in Python."""

@@ -123,7 +123,7 @@ def prompt(chat: Chat, messages: Messages, **variables: Any) -> np.ndarray:  # i
 def prompts(
     chat: Chat, conversations: Sequence[Messages], **variables: Any
 ) -> list[list[int]]:  # ids
-    """`prompt` of many conversations, quickly: some ten thousand in a second or two."""
+    """`prompt` of many conversations, on all cores; what they share is encoded once."""
     rendered = []
     for messages in conversations:
         shown, hidden = hide(chat, messages)

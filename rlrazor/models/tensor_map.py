@@ -109,7 +109,7 @@ def settle(files: TensorFolder, *, tied_head: bool) -> None:
             name = name.removeprefix(outer)
             return name if name == head else inner + name
 
-        if all(name.startswith(outer) for name in files.stored):
+        if all(name.startswith(outer) or name == head for name in files.stored):
             files.rename(known_as)
     if tied_head and head in files.stored:
         if embedding not in files.stored:

@@ -123,7 +123,7 @@ def prompt(chat: Chat, messages: Messages, **variables: Any) -> np.ndarray:  # i
 def prompts(
     chat: Chat, conversations: Sequence[Messages], **variables: Any
 ) -> list[list[int]]:  # ids
-    """`prompt` of many conversations, quickly: some ten thousand in a second or two."""
+    """`prompt` of many conversations, on all cores; what they share is encoded once."""
     rendered = []
     for messages in conversations:
         shown, hidden = hide(chat, messages)
@@ -132,7 +132,7 @@ def prompts(
     return encode_batch(chat, rendered)
 
 
-def check_vocabulary(chat: Chat, vocabulary: int) -> None:
+def check_vocabulary(chat: Chat, vocab_size: int) -> None:
     """ValueError names a token that a text can have and a model of so many ids has not.
 
     Tokens that nothing writes, a padding token that was added, say, may lie beyond.
@@ -144,13 +144,13 @@ def check_vocabulary(chat: Chat, vocabulary: int) -> None:
     beyond = {
         token: i
         for token, i in known.items()
-        if i >= vocabulary and (token in written or token not in special)
+        if i >= vocab_size and (token in written or token not in special)
     }
     if beyond:
         token = min(beyond, key=lambda token: (token not in written, beyond[token]))
         raise ValueError(
-            f"the tokenizer has {token!r} as {beyond[token]} and the model has {vocabulary} ids, 0 "
-            f"to {vocabulary - 1} ({len(beyond)} tokens lie beyond): tokens were added and the "
+            f"the tokenizer has {token!r} as {beyond[token]} and the model has {vocab_size} ids, 0 "
+            f"to {vocab_size - 1} ({len(beyond)} tokens lie beyond): tokens were added and the "
             "embedding was not resized, or the tokenizer is another model's"
         )
 

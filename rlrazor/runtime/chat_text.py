@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 Messages = Sequence[Mapping[str, Any]]  # {"role": "user", "content": "..."}, ...
+HALF = re.compile("[\ud800-\udfff]")
 PRIVATE = range(0x100000, 0x10FFFE)  # characters without a meaning, for a while in place of tokens
 
 
@@ -29,8 +30,18 @@ class Chat:
 
 
 def hide(chat: Chat, messages: Messages) -> tuple[list[Any], dict[str, str]]:
-    """The messages, private characters for special tokens in their text, and what these are."""
+    """The messages, private characters for special tokens in their text, and what these are.
+
+    ValueError names a message that spells a special token across its parts, or half a character.
+    """
     texts = [list(_strings(message)) for message in messages]
+    for n, strings in enumerate(texts):
+        half = next(filter(None, map(HALF.search, strings)), None)
+        if half:
+            raise ValueError(
+                f"message {n} has {half[0]!r}, half of a character (a lone surrogate), which is no "
+                "text; write the character itself"
+            )
     found = {match for text in texts for s in text for match in chat.special.findall(s)}
     used = set().union(*(s for text in texts for s in text)) if found else set()
     free = (chr(code) for code in PRIVATE if chr(code) not in used)

@@ -80,6 +80,7 @@ def inside(wrapper):
         lambda name: f"base_model.model.{name}",
         lambda name: f"module._orig_mod.{name}",
         lambda name: f"policy.base_model.model.{name}",
+        lambda name: name.replace("model.", "model.language_model."),
         lambda name: name if name.startswith("lm_head") else name.removeprefix("model."),
         inside("_orig_mod"),
         inside("_fsdp_wrapped_module"),

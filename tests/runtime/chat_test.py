@@ -168,6 +168,16 @@ def test_text_in_parts_cannot_forge_either(case):
         render(chat, [{"role": "user", "content": content}])
 
 
+@pytest.mark.parametrize("half", ["\\udce9", "\\ud83d"])
+def test_half_a_character_is_named(case, half):
+    """Which JSON can escape and no tokenizer can read."""
+    _, chat, _ = case
+    messages = [TALK[1], {"role": "assistant", "content": json.loads(f'"caf{half}"')}]
+    for reading in (render, render_turns, prompt):
+        with pytest.raises(ValueError, match=re.escape(f"message 1 has '{half}', half of a")):
+            reading(chat, messages)
+
+
 def test_private_characters_of_a_message_are_kept(case):
     family, chat, _ = case
     private = "".join(map(chr, range(0x100000, 0x100003)))

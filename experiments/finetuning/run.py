@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-
 from experiments.finetuning.settings import OPERATIONAL, check, load_base, make_study, world_of
 from rlrazor.runtime.distributed import Job, is_writer
 from rlrazor.runtime.workdir import open_workdir

@@ -1,15 +1,16 @@
 """What a fine-tuning config says, checked, as the arguments of the library."""
 
 import importlib
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any
-
-from rlrazor.policies.language import Lora
 
 from rlrazor.api.model import Pretrained, Template, load
 from rlrazor.api.questions import Asked, Format, questions
 from rlrazor.methods import methods
 from rlrazor.methods.method import Demonstrations, Method, Pairs
+from rlrazor.policies.language import Lora
 from rlrazor.runtime.mesh import make_mesh
 from rlrazor.sampling.decode import Sampling
 from rlrazor.studies.host import Judge
@@ -107,13 +108,16 @@ def judge_of(config: Any) -> Judge:
     if not config.judge:
         return final_answer.judge
     module, _, name = config.judge.partition(":")
+    sys.path.insert(0, os.getcwd())  # of a script, Python looks in the script's own folder
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"config.judge={config.judge!r} cannot be imported ({error}); give module:function of "
-            "a module that Python finds, from this folder, say"
+            "a module that lies in this folder, or that Python finds"
         ) from error
+    finally:
+        sys.path.pop(0)
     if not callable(found):
         raise ValueError(f"config.judge={config.judge!r} is no function")
     return found

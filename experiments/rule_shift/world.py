@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rlrazor.policies.language import LanguagePolicy
 
 from experiments.rule_shift.arms import Variant
 from experiments.rule_shift.tasks import Tests, make_tests, training_tasks
 from rlrazor.ops.spelling import spell
+from rlrazor.policies.language import LanguagePolicy
 from rlrazor.sampling.episodes import Rollout
 from rlrazor.studies import measurements as measure
 from rlrazor.studies.device import OnDevice, itself
@@ -82,7 +82,8 @@ def make_world(
 
 def answering(policy: LanguagePolicy, tokens: int) -> LanguagePolicy:
     """The policy with shorter answers."""
-    answers = dataclasses.replace(policy.answers, tokens=tokens, bytes=2 * tokens)
+    size = policy.answers.bytes * tokens // policy.answers.tokens
+    answers = dataclasses.replace(policy.answers, tokens=tokens, bytes=size)
     return dataclasses.replace(policy, answers=answers)
 
 

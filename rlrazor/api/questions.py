@@ -98,7 +98,8 @@ class _Reading:
 
     def train(self, path: str | Path, format: Format) -> OnHost:
         examples = self._examples(path, format, "train")
-        return self._on_host([self._taught(example) for example in examples], f"train={path}")
+        taught = [question for example in examples for question in self._taught(example)]
+        return self._on_host(taught, f"train={path}")
 
     def test(self, path: str | Path, format: Format, name: str) -> OnHost:
         examples = self._examples(path, format, name)
@@ -121,19 +122,43 @@ class _Reading:
         tokens = self._named(example, lambda: prompt(self.base.chat, messages, **tools))
         return Question(tokens, _text(messages), example.answer)
 
-    def _taught(self, example: Example) -> Question:
-        """A question with all that methods may learn from."""
+    def _taught(self, example: Example) -> list[Question]:
+        """Questions with all that methods may learn from: one, or one for each answer.
+
+        A template that shows earlier answers otherwise than they were given, without what was
+        thought before them, makes each answer an example of its own.
+        """
+        chat, tools = self.base.chat, _tools(example)
+
+        def whole() -> list[Question]:
+            found = render(chat, example.messages, **tools)
+            return [self._with(example, Encoded(found.tokens, found.chosen))]
+
+        def apart() -> list[Question]:
+            messages, made = example.messages, []
+            for n, message in enumerate(messages):
+                if message["role"] == "assistant":
+                    part = dataclasses.replace(
+                        example, asked=messages[:n], answer=message["content"]
+                    )
+                    found = render_last(chat, messages[: n + 1], **tools)
+                    made.append(self._with(part, Encoded(found.tokens, found.chosen)))
+            return made
+
+        try:
+            return self._named(example, whole)
+        except HistoryError:
+            return self._named(example, apart)
+
+    def _with(self, example: Example, conversation: Encoded) -> Question:
+        """The question of an example with its conversation, its wrong answer, its demonstration."""
         question = self._asked(example)
         chat, tools = self.base.chat, _tools(example)
 
         def encoded(messages: Any) -> Encoded:
-            try:
-                found = render(chat, messages, **tools)
-            except HistoryError:  # a template that drops what was thought earlier
-                found = render_last(chat, messages, **tools)
+            found = render_last(chat, messages, **tools)
             return Encoded(found.tokens, found.chosen)
 
-        conversation = self._named(example, lambda: encoded(example.messages))
         rejected = demonstrated = None
         if self.sizes.pairs and example.rejected is not None:
             wrong = [*example.asked, {"role": "assistant", "content": example.rejected}]
@@ -149,6 +174,8 @@ class _Reading:
         """What is made of an example; mistakes are named by its line."""
         try:
             return make()
+        except HistoryError:
+            raise
         except ValueError as error:
             raise ValueError(f"{example.where}: {error}") from error
 

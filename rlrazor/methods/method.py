@@ -117,6 +117,7 @@ class Method:
     critic: tuple[int, ...] = ()  # widths of a value head; (): no critic
     average_decay: float = 0.0  # of `Reads.average`; 0: none is kept
     epochs: int = 1  # over the rows of an iteration
+    roles: str | None = None  # in comparisons, see rlrazor/lines.py; None: those of its family
 
     def tuned(self, **changes: Any) -> "Method":
         """With other knobs, or another `critic`, `average_decay` or `epochs` where it has one.

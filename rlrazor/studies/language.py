@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlrazor.methods.method import Method
+from rlrazor.methods.method import Demonstrations, Method, Pairs
 from rlrazor.policies.policy import Policy
 from rlrazor.runtime.distributed import is_writer, to_host, wait_for_all
 from rlrazor.runtime.mesh import compile_once, place
@@ -93,9 +93,10 @@ class LanguageStudy:
             raise ValueError(
                 f"learning_rates lacks {arm.name!r}; it has {', '.join(rates) or 'none'}"
             )
-        return Arm(
-            arm.name, arm, world, self.settings.sizes, tuple(rates[arm.name]), teacher=arm.teacher
-        )
+        sizes = self.settings.sizes
+        if isinstance(arm.source, Demonstrations | Pairs):
+            sizes = dataclasses.replace(sizes, samples=1)
+        return Arm(arm.name, arm, world, sizes, tuple(rates[arm.name]), teacher=arm.teacher)
 
     def _plan(self, seeds: tuple[int, ...], steps: int) -> list[Run]:
         def cost(arm: Arm) -> float:
@@ -283,7 +284,7 @@ class Settings:
     """How a study is trained and measured; nothing of it is about one arm."""
 
     study: str = "language"  # its name in every line; reports compare some with papers by it
-    sizes: Sizes = Sizes(rows=64)  # of arms that are methods alone
+    sizes: Sizes = Sizes(rows=64, samples=8)  # of arms that are methods alone
     optimization: Optimization = Optimization()
     checkpoints: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)  # shares of a run
     matched_flops: bool = True

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from rlrazor.methods.method import Method
@@ -77,6 +78,16 @@ def check_sizes(arm: Arm) -> None:
     for name in ("rows", "samples", "minibatches", "rows_at_once"):
         if getattr(sizes, name) < 1:
             raise ValueError(f"arm {arm.name!r}: {name}={getattr(sizes, name)} must be at least 1")
+    advantage = arm.method.advantage
+    if (
+        sizes.samples == 1
+        and advantage is not None
+        and not float(advantage(jnp.ones((1, 1)))[0, 0])
+    ):
+        raise ValueError(
+            f"arm {arm.name!r}: samples=1 leaves an answer nothing to be compared with, and its "
+            "advantage would be 0; give it 2 or more"
+        )
     group = sizes.samples * sizes.minibatches
     if sizes.rows % group:
         raise ValueError(
@@ -149,6 +160,7 @@ def plan_runs(
                     flops_per_iteration=of_one,
                     flops_teacher=before,
                     base=base,
+                    roles=arm.method.roles,
                     hyperparameters={
                         "learning_rate": rate,
                         "turns": arm.turns,

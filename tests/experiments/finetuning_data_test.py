@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-
 from experiments.finetuning.data import (
     Encoded,
     batches,
@@ -12,6 +11,7 @@ from experiments.finetuning.data import (
     encode,
     pad,
 )
+
 from rlrazor.tasks.questions.lines import Example
 
 

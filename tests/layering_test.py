@@ -19,7 +19,6 @@ MAY_IMPORT = {
     "models": ("types", "ops", "runtime.tensor_files", "runtime.hub"),
     "analysis": ("types", "ops", "lines"),
     "sampling": ("types", "ops", "tasks.protocol"),
-    "policies": ("types", "ops", "models", "sampling", "tasks.protocol", "runtime.mesh"),
     "evaluation": ("types", "ops", "tasks.protocol", "sampling"),
     "policies": ("types", "ops", "models", "sampling", "tasks.protocol", "runtime.mesh"),
     "methods": (

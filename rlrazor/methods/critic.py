@@ -104,7 +104,8 @@ def _of_turns(
     **knobs: Unpack[Knobs],
 ) -> jax.Array:  # f32[B, K] log-probability of each turn's answer, thoughts weighted
     K = turns.played.shape[1]
-    mine = rows.mask[:, None] & (turns.of_token[:, None] == jnp.arange(K)[:, None])  # bool[B, K, T]
+    turn = jnp.arange(K)[None, :, None]
+    mine = rows.mask[:, None] & (turns.of_token[:, None] == turn)  # bool[B, K, T]
     weight = jnp.ones(mine.shape, jnp.float32)
     if knobs["answer_token"] is not None:
         answering = mine & (rows.tokens == knobs["answer_token"])[:, None]

@@ -56,8 +56,7 @@ class FunctionPolicy:
     def read(self, params: Params, rows: Rows) -> Reading:
         (B, T), prompt = rows.tokens.shape, rows.prompt_count
         start = jnp.ones(B, jnp.int32) if prompt is None else jnp.maximum(prompt, 1)
-        size = T - (1 if prompt is None else max(rows.prompt_size, 1))
-        place = start[:, None] + jnp.arange(size)[None]
+        place = start[:, None] + jnp.arange(T - 1)[None]
         real = place < rows.count[:, None]
         states = _take((self.hidden or self.logits)(params, rows.tokens), place - 1)
         tokens = jnp.where(real, _take(rows.tokens, place), 0)
@@ -67,7 +66,7 @@ class FunctionPolicy:
         return self.over_vocabulary(token_logprobs, reading)
 
     def over_vocabulary(self, fn: OverVocabulary, *readings: Reading) -> Any:
-        first = readings[0]
+        first, A = readings[0], readings[0].tokens.shape[1]  # another's row may be longer
 
         def of_chunk(tokens: jax.Array, *states: jax.Array) -> Any:
             each = (self._logits(r.params, s) for r, s in zip(readings, states, strict=True))
@@ -78,7 +77,8 @@ class FunctionPolicy:
             rows = jnp.zeros((len(found), first.size), found.dtype)
             return rows.at[jnp.arange(len(found))[:, None], first.place].set(found, mode="drop")
 
-        found = in_chunks(of_chunk, first.tokens, *(r.states for r in readings), size=CHUNK)
+        states = (reading.states[:, :A] for reading in readings)
+        found = in_chunks(of_chunk, first.tokens, *states, size=CHUNK)
         return jax.tree.map(put, found)
 
     def play(self, params: Params, task: Task, dealt: Any, keys: jax.Array, sampling: Sampling,

@@ -51,7 +51,7 @@ def logits_as_sampled(
     scaled = logits / temperature if temperature > 0 and temperature != 1 else logits
     if temperature > 0 and top_k <= 0 and top_p >= 1:
         return scaled
-    places = jnp.arange(V)
+    places = jnp.expand_dims(jnp.arange(V), range(logits.ndim - 1))
     fixed = jax.lax.stop_gradient(scaled)
     if temperature > 0:
         cut = jnp.vectorize(lambda row: _kept(row, jnp.int32(top_k), top_p), signature="(v)->(v)")

@@ -195,6 +195,7 @@ class LanguagePolicy:
         if not self.answers.forbidden:
             return logits
         allowed = ~np.isin(np.arange(logits.shape[-1]), self.answers.forbidden)
+        allowed = np.expand_dims(allowed, tuple(range(logits.ndim - 1)))
         return jnp.where(allowed, logits, -jnp.inf)
 
     def _in_chunks(self, fn: OverVocabulary, *readings: Reading) -> Any:  # tree of [B, A]

@@ -24,7 +24,7 @@ def main(argv: Any) -> None:
 
     prepare_host()  # before anything computes
 
-    from experiments.general_points.base import Base, pretrain, save_base
+    from experiments.general_points.base import FOLDER, Base, pretrain, save_base
     from experiments.general_points.mixture import small_vocabulary
     from experiments.rule_shift.scores import score
     from rlrazor.models.transformer import Transformer
@@ -39,10 +39,10 @@ def main(argv: Any) -> None:
         params = pretrain(model, words, config, folder)
         scores = score(model, params, tokenizer, hands=config.test_examples, seed=config.seed)
         record = {**describe_run(config.to_dict()), "scores": scores}
-        save_base(folder / "base", Base(model, params, tokenizer, record))
+        save_base(folder / FOLDER, Base(model, params, tokenizer, record))
     for name, value in scores.items():
         print(f"{name:40} {value:.3f}")
-    print(f"\n{(folder / 'base').resolve()}")
+    print(f"\n{(folder / FOLDER).resolve()}")
 
 
 if __name__ == "__main__":

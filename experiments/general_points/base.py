@@ -2,15 +2,14 @@
 
 import dataclasses
 import json
-import time
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from tokenizers import Tokenizer
-from tqdm import tqdm
 
 from experiments.general_points.language import answer_logprobs
 from experiments.general_points.mixture import Counts, draw_rows, make_mixture, many_rules
@@ -18,15 +17,18 @@ from rlrazor.losses.nll import nll
 from rlrazor.models.pretrained import parameter_shapes
 from rlrazor.models.transformer import Transformer
 from rlrazor.models.transformer_config import TransformerConfig
-from rlrazor.runtime.checkpoint import Checkpoints
+from rlrazor.runtime.distributed import alone
 from rlrazor.runtime.mesh import compile_once, make_mesh, replicate, spread
 from rlrazor.runtime.tokenizer import load_tokenizer
 from rlrazor.runtime.weights import load_weights, save_weights
+from rlrazor.studies.drive import drive
+from rlrazor.studies.study import Block, Columns, Run
 from rlrazor.training.optimizer import adamw, warmup_schedule
 from rlrazor.training.state import TrainState, init_state
 from rlrazor.training.step import make_train_step
-from rlrazor.types import Params, Vocabulary
+from rlrazor.types import Metrics, Params, Vocabulary
 
+FOLDER = "base"  # in the workdir of its pre-training
 WEIGHTS, TOKENIZER, RECORD = "model.safetensors", "tokenizer.json", "base.json"
 
 
@@ -89,28 +91,70 @@ def make_chunk(
     return chunk, initial
 
 
+class Pretraining:
+    """A study of one run and no measurements, whose end is the base; an iteration is a chunk.
+
+    What it has learnt lies in folder/base.
+    """
+
+    title = "pretraining"
+
+    def __init__(self, model: Transformer, vocabulary: Vocabulary, config: Any):
+        self.config, self.folder, self.record = config, Path(), config.to_dict()
+        mesh = self.mesh = make_mesh(**config.mesh)
+        rules = many_rules(config.rules, config.seed)
+        self.mixture = replicate(make_mixture(vocabulary, rules, config.prior_weights), mesh)
+        chunk, initial = make_chunk(model, config, mesh)
+        self.train, self.initial = compile_once(chunk, donate=(0,)), compile_once(initial)
+
+    def plan(self) -> Sequence[Block]:
+        config = self.config
+        chunks = math.ceil(config.steps / config.chunk)
+        run = Run(
+            name=f"base-s{config.seed}",
+            arm="base",
+            method="pretraining",
+            variant="main",
+            family="outside",
+            label="Pre-training",
+            seed=config.seed,
+            learning_rate=config.learning_rate,
+            iterations=chunks,
+            stops=(chunks,),
+            updates_per_iteration=config.chunk,
+            steps_per_iteration=config.chunk,
+        )
+        return [[run]]
+
+    def begin(self, block: Block) -> TrainState:
+        return replicate(self.initial(jax.random.key(self.config.seed)), self.mesh)
+
+    def advance(self, block: Block, state: TrainState, done: int) -> tuple[Any, int, Metrics]:
+        state, metrics = self.train(state, self.mixture)
+        return state, done + 1, metrics
+
+    def measure(self, block: Block, state: TrainState, at: int) -> Sequence[Columns]:
+        return [{}]
+
+    def keep(self, block: Block, state: TrainState, at: int) -> None:
+        (self.folder / FOLDER).mkdir(exist_ok=True)
+        save_weights(self.folder / FOLDER / WEIGHTS, jax.device_get(state.params))
+
+
 def pretrain(model: Transformer, vocabulary: Vocabulary, config: Any, workdir: Path) -> Params:
-    """Trains or resumes; the same weights to the bit after any interruption."""
-    mesh = make_mesh(**config.mesh)
-    mixture = make_mixture(vocabulary, many_rules(config.rules, config.seed), config.prior_weights)
-    mixture = replicate(mixture, mesh)
-    chunk, initial = make_chunk(model, config, mesh)
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    fresh = replicate(compile_once(initial)(jax.random.key(config.seed)), mesh)
-    state, _ = checkpoints.restore_newest(lambda note: fresh) or (fresh, {})
-    train = compile_once(chunk, donate=(0,))
-    saved_at = time.monotonic()
-    with tqdm(total=config.steps, initial=int(state.step), unit=" steps") as bar:
-        while (done := int(state.step)) < config.steps:
-            state, metrics = train(state, mixture)
-            shown = {name: f"{float(value):.3f}" for name, value in metrics.items()}
-            bar.set_postfix(shown)
-            bar.update(int(state.step) - done)
-            if time.monotonic() - saved_at > config.checkpoint_every_seconds:
-                checkpoints.save(int(state.step), state, {})
-                saved_at = time.monotonic()
-    checkpoints.close()
-    return jax.device_get(state.params)
+    """Trains or resumes in an opened workdir; the same weights to the bit after any interruption.
+
+    The weights stand in its folder `base`, which `save_base` completes.
+    """
+    with alone() as job:
+        drive(
+            Pretraining(model, vocabulary, config),
+            workdir,
+            job=job,
+            checkpoint_every_seconds=config.checkpoint_every_seconds,
+            opened=True,
+        )
+    return load_weights(workdir / FOLDER / WEIGHTS, parameter_shapes(model.config))
 
 
 def save_base(folder: Path, base: Base) -> None:

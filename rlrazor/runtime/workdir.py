@@ -29,6 +29,10 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path} was {old!r}, now {new!r}"]
 
 
+def _is_empty(path: Path) -> bool:
+    return not any(path.iterdir()) if path.is_dir() else path.stat().st_size == 0
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a whole file or none: a reader never sees half of it."""
     partial = path.with_name(path.name + ".partial")
@@ -125,7 +129,7 @@ def open_workdir(
                 {k: v for k, v in old.items() if k not in ignore},
                 {k: v for k, v in config.items() if k not in ignore},
             )
-            if changed and recorded:
+            if changed and not all(_is_empty(path / name) for name in recorded):
                 raise ValueError(
                     f"workdir={str(path)!r} was made with another config: "
                     f"{'; '.join(changed[:3])}{' ...' if len(changed) > 3 else ''}. "

@@ -146,7 +146,9 @@ class _Loop:
         self._diverged |= {line["run"] for line in new}
         if new:
             names = ", ".join(line["run"] for line in new)
-            self._progress.say(f"diverged by step {new[0]['step']}, and goes on: {names}")
+            self._progress.say(
+                f"not finite, and marked as diverged, by step {new[0]['step']}: {names}"
+            )
 
 
 def _check_unit(block: Block, before: int, done: int) -> None:

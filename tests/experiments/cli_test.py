@@ -86,7 +86,9 @@ def test_an_impossible_config_does_not_spoil_the_folder(tmp_path, start_tiny, ca
     arguments, sentence = IMPOSSIBLE[case]
     ended = start_tiny(tmp_path / "run", *arguments).wait()
     assert_refused(ended, sentence)
-    assert set(snapshot(tmp_path / "run")) <= {".lock", "run.json"}
+    left = snapshot(tmp_path / "run")
+    assert set(left) <= {".lock", "run.json", "results.jsonl"}
+    assert not left.get("results.jsonl")
     again = start_tiny(tmp_path / "run", "--config.mesh.data=65").wait()
     assert_refused(again, "needs 65 devices")  # the next mistake, not "made with another config"
 
@@ -131,12 +133,14 @@ def test_results_cut_from_outside_are_not_papered_over(tmp_path, start_tiny, fin
 
 
 def test_a_diverging_run_stops_and_keeps_earlier_lines(tmp_path, start_tiny, read_lines):
-    for _ in range(2):  # the same command meets the same end, and doubles no line
+    for warnings in (1, 0):  # the same command meets the same end, and doubles no line
         ended = start_tiny(tmp_path / "run", *LATE, patch=WITHOUT_REPORT).wait()
-        assert_refused(
-            ended, "met a loss or weight that is not finite by step 40; every earlier line is kept"
-        )
-        assert "config.on_divergence='mark'" in ended.sentence
+        assert ended.status == 2
+        *warned, refused = ended.sentences
+        assert len(warned) == warnings
+        assert all("marked as diverged, by step 20: sft1-lr900-" in text for text in warned)
+        assert "met a loss or weight that is not finite by step 40; every earlier" in refused
+        assert "config.on_divergence='mark'" in refused
         lines = read_lines(tmp_path / "run" / "results.jsonl")
         assert [line["step"] for line in lines] == [20] * 6
 
@@ -148,13 +152,14 @@ def test_a_diverging_run_is_marked_and_the_study_goes_on(tmp_path, start_tiny, r
     assert ended.status == 0, ended.stderr
     lines = read_lines(tmp_path / "run" / "results.jsonl")
     assert len(lines) == 108
-    assert {line["diverged"] for line in lines} == {True, False}
+    assert all(line["diverged"] for line in lines)
     for line in lines:
         assert line["new/base_accuracy"] is not None
-        if line["diverged"]:
-            assert line["new/kl_base_policy_nats"] is None
-        else:
-            assert line["train/loss"] is not None
+        assert line["new/activation_l2"] is None
+    losses = [(line["step"], line["train/loss"] is None) for line in lines]
+    assert {step for step, lost in losses if not lost} == {20}
+    names = {line["run"] for line in lines}
+    assert sum(name in ended.stderr for name in names) == len(names) == 36
 
 
 @pytest.mark.parametrize("disk", ["full_at_the_tenth_file", "full_in_a_save"])

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from configs import gp_base
-from experiments.general_points import base as pretraining
 from experiments.general_points.base import (
     RECORD,
     TOKENIZER,
@@ -34,6 +33,7 @@ from rlrazor.models.transformer import Transformer
 from rlrazor.models.transformer_config import TransformerConfig
 from rlrazor.runtime.mesh import compile_once, make_mesh
 from rlrazor.runtime.tokenizer import vocabulary
+from rlrazor.studies import drive
 from rlrazor.tasks.procedural.pieces import TASKS
 from tests.oracles.scripts import ROOT
 
@@ -159,7 +159,7 @@ def test_pretraining_resumes_to_the_bit(tmp_path, monkeypatch):
     config, (tokenizer, words) = tiny(), small_vocabulary()
     model = Transformer(TransformerConfig(vocabulary=tokenizer.get_vocab_size(), **config.model))
     whole = pretrain(model, words, config, tmp_path / "whole")
-    save, calls = pretraining.Checkpoints.save, []
+    save, calls = drive.Checkpoints.save, []
 
     def interrupted(self, position, *arguments):
         calls.append(position)
@@ -167,12 +167,17 @@ def test_pretraining_resumes_to_the_bit(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         save(self, position, *arguments)
 
-    monkeypatch.setattr(pretraining.Checkpoints, "save", interrupted)
+    monkeypatch.setattr(drive.Checkpoints, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pretrain(model, words, config, tmp_path / "cut")
-    assert calls == [2, 4]
+    assert calls == [1, 2]  # chunks of two steps
     resumed = pretrain(model, words, config, tmp_path / "cut")
-    assert calls == [2, 4, 4, 6]
+    assert calls == [1, 2, 2, 3]
+    lines = [(tmp_path / name / "results.jsonl").read_text() for name in ("whole", "cut")]
+    assert lines[0] == lines[1]
+    line = json.loads(lines[0])
+    assert (line["step"], line["final"], line["diverged"]) == (6, True, False)
+    assert line["train/loss"] > 0
     chex.assert_trees_all_equal(resumed, whole)
     fresh = model.init(jax.random.key(config.seed), jnp.zeros((1, 2), jnp.int32))
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), whole, fresh)

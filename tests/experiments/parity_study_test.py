@@ -18,8 +18,10 @@ from experiments.parity.data import check_sizes, load_parity_data
 from experiments.parity.measure import evaluation_data, make_measure
 from experiments.parity.plan import SweepRun, plan_runs
 from experiments.parity.programs import build_programs, train_teachers
+from experiments.parity.study import OPERATIONAL, ParityStudy
 from rlrazor.models.mlp import MLP
 from rlrazor.runtime.mesh import compile_once, make_mesh, replicate
+from rlrazor.studies.study import check_plan
 from rlrazor.tasks.parity.verifier import judge
 from rlrazor.training.state import init_state
 from rlrazor.training.sweep import Run
@@ -422,6 +424,19 @@ def test_every_field_of_the_training_is_alive(steps_of):
         other, built = steps_of(**changes)
         assert np.abs(other - first).max() > 1e-4, changes
     assert steps_of(**{"checkpoints_per_epoch": 3})[1].steps_per_epoch == 39  # 40 batches
+
+
+def test_the_study_plans_at_once_and_records_what_is_learnt(data):
+    """Bases are trained when the first block begins, not before."""
+    config = get_config()
+    study = ParityStudy(config, data)
+    blocks = study.plan()
+    check_plan(blocks)
+    assert [len(block) for block in blocks] == [6] * 6
+    assert {block[0].iterations for block in blocks} == {2, 4}
+    assert "shared" not in vars(study)
+    assert set(study.record) == set(config) - set(OPERATIONAL)
+    json.dumps(study.record)
 
 
 def test_a_chunk_must_hold_a_batch(mesh):

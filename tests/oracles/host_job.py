@@ -6,6 +6,7 @@ kernel and its moments, which `fsdp` cuts, and the loss draws from the state's k
 
 import hashlib
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,9 @@ from jax.sharding import PartitionSpec as P
 
 from experiments import cli, hosts
 from rlrazor.models.mlp import MLP
-from rlrazor.runtime.checkpoint import Checkpoints
 from rlrazor.runtime.mesh import global_array, make_mesh, my_rows
-from rlrazor.runtime.metrics import write_tensorboard
-from rlrazor.runtime.workdir import ResultsFile, open_workdir
+from rlrazor.studies.drive import drive
+from rlrazor.studies.study import Run
 from rlrazor.training.optimizer import adamw
 from rlrazor.training.state import init_state
 from rlrazor.training.step import make_train_step
@@ -30,7 +30,7 @@ B, D, V = 8, 6, 4
 WORKDIR = flags.DEFINE_string("workdir", None, "Where it writes; without it, rows are shared out.")
 DEVICES = flags.DEFINE_integer("devices", 2, "CPU devices of this process.")
 STEPS = flags.DEFINE_integer("steps", 12, "How many there are in all.")
-SAVE_EVERY = flags.DEFINE_integer("save_every", 4, "Steps from checkpoint to checkpoint.")
+SAVE_EVERY = flags.DEFINE_float("save_every", 0, "Seconds from checkpoint to checkpoint.")
 STEP_SECONDS = flags.DEFINE_float("step_seconds", 0, "A step takes so long, at least.")
 REPORT_SECONDS = flags.DEFINE_float("report_seconds", 0, "The writer's report takes so long.")
 FAILS = flags.DEFINE_integer("fails", None, "Number of a process that fails in the third step.")
@@ -69,47 +69,56 @@ def digest(params):
     return hashlib.sha256(b"".join(leaf.tobytes() for leaf in jax.tree.leaves(whole))).hexdigest()
 
 
+class Tiny:
+    """A study of one run, measured after every step."""
+
+    title, record, folder = "tiny", {}, Path()
+
+    def __init__(self, job):
+        self.job, self.began = job, False
+        self.mesh = make_mesh(data=0, fsdp=min(2, jax.device_count()))
+        shapes = jax.eval_shape(initial)
+        places = jax.tree_util.tree_map_with_path(lambda *at: lies(*at, self.mesh), shapes)
+        self.initial = jax.jit(initial, out_shardings=places)
+        self.step = jax.jit(
+            make_train_step(loss, TX),
+            donate_argnums=0,
+            out_shardings=(places, NamedSharding(self.mesh, P())),
+        )
+
+    def plan(self):
+        steps = STEPS.value
+        run = Run(
+            "tiny", arm="tiny", method="tiny", variant="main", family="outside", label="Tiny",
+            seed=3, learning_rate=0.03, iterations=steps, stops=tuple(range(1, steps + 1)),
+        )  # fmt: skip
+        return [[run]]
+
+    def begin(self, block):
+        return self.initial()
+
+    def advance(self, block, state, done):
+        if not self.began:
+            print("begins at", done, digest(state.params), flush=True)
+            self.began = True
+        if done == 2 and self.job.process == FAILS.value:
+            raise ValueError("a mistake of one process alone")
+        state, metrics = self.step(state, batch_of(done + 1, self.mesh))
+        time.sleep(STEP_SECONDS.value)
+        return state, done + 1, metrics
+
+    def measure(self, block, state, at):
+        return [{}]
+
+    def keep(self, block, state, at):
+        if at == STEPS.value:
+            print("ends with", digest(state.params), flush=True)
+
+
 def train(job):
-    mesh = make_mesh(data=0, fsdp=min(2, jax.device_count()))
-    shapes = jax.eval_shape(initial)
-    places = jax.tree_util.tree_map_with_path(lambda *at: lies(*at, mesh), shapes)
-    like = jax.tree.map(
-        lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, places
-    )
-    step = jax.jit(
-        make_train_step(loss, TX),
-        donate_argnums=0,
-        out_shardings=(places, NamedSharding(mesh, P())),
-    )
-    with open_workdir(WORKDIR.value, {}) as folder:
-        results, checkpoints = (
-            ResultsFile(folder / "results.jsonl"),
-            Checkpoints(folder / "checkpoints"),
-        )
-        restored = checkpoints.restore_newest(lambda note: like)
-        state, note = restored or (
-            jax.jit(initial, out_shardings=places)(),
-            {"step": 0, "bytes": 0},
-        )
-        results.cut(note["bytes"])
-        print("begins at", note["step"], digest(state.params), flush=True)
-        for position in range(note["step"] + 1, STEPS.value + 1):
-            if position == 3 and job.process == FAILS.value:
-                raise ValueError("a mistake of one process alone")
-            state, metrics = step(state, batch_of(position, mesh))
-            values = {f"train/{name}": float(value) for name, value in metrics.items()}
-            size = results.append([{"run": "tiny", "step": position, **values}])
-            time.sleep(STEP_SECONDS.value)
-            stops = job.stops_at(position)
-            if stops or position % SAVE_EVERY.value == 0 or position == STEPS.value:
-                checkpoints.save(position, state, {"step": position, "bytes": size})
-            if stops:
-                job.stop(position)
-        checkpoints.close()
-        write_tensorboard(results.read(), folder / "tensorboard")
-        if job.process == 0:
-            time.sleep(REPORT_SECONDS.value)
-        print("ends with", digest(state.params), flush=True)
+    drive(Tiny(job), WORKDIR.value, job=job, checkpoint_every_seconds=SAVE_EVERY.value)
+    if job.process == 0:
+        time.sleep(REPORT_SECONDS.value)
 
 
 def share_out():

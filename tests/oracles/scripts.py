@@ -38,12 +38,16 @@ class Ended:
     stderr: str
 
     @property
-    def sentence(self) -> str:
-        """The one line on stderr, progress bars aside."""
+    def sentences(self) -> list[str]:
+        """The lines on stderr, progress bars aside."""
         lines = [line.split("\r")[-1] for line in self.stderr.splitlines()]
-        lines = [line for line in lines if line.strip() and not PROGRESS.search(line)]
-        assert len(lines) == 1, self.stderr
-        return lines[0]
+        return [line for line in lines if line.strip() and not PROGRESS.search(line)]
+
+    @property
+    def sentence(self) -> str:
+        """The only one of them."""
+        assert len(self.sentences) == 1, self.stderr
+        return self.sentences[0]
 
 
 class Script:

@@ -100,6 +100,18 @@ def test_a_first_command_that_failed_does_not_claim_the_folder(tmp_path):
         assert json.loads((folder / "run.json").read_text())["config"]["batch_size"] == 64
 
 
+def test_a_folder_of_empty_files_is_claimed_by_none(tmp_path):
+    """A study that failed when it began has made its files and written nothing."""
+    with open_workdir(tmp_path / "new", CONFIG) as folder:
+        (folder / "results.jsonl").touch()
+        (folder / "checkpoints").mkdir()
+    other = {**CONFIG, "batch_size": 32}
+    with open_workdir(folder, other):
+        pass
+    (folder / "checkpoints" / "1").mkdir()
+    refuses(folder, "batch_size was 32, now 64")
+
+
 def test_a_start_that_was_killed_does_not_claim_the_folder(tmp_path):
     (tmp_path / ".lock").touch()
     (tmp_path / "run.json.partial").write_text('{"config": {"batc')

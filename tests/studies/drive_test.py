@@ -18,7 +18,7 @@ from rlrazor.studies import drive as driving
 from rlrazor.studies.drive import drive
 from rlrazor.studies.lines import lines
 from rlrazor.studies.study import Run, check_plan
-from tests.runtime.metrics_test import read_scalars
+from tests.oracles.events import read_scalars
 
 NEVER = 1e9  # seconds
 
@@ -269,8 +269,8 @@ def test_what_is_no_number_is_null_marks_the_run_and_is_said_once(tmp_path, capf
     assert by_place["ccc", 8]["shift/rule/accuracy"] is None
     said = [line.split("\r")[-1] for line in capfd.readouterr().err.splitlines()]
     assert [line for line in said if "diverged" in line] == [
-        "diverged by step 4, and goes on: bb",
-        "diverged by step 8, and goes on: ccc",
+        "not finite, and marked as diverged, by step 4: bb",
+        "not finite, and marked as diverged, by step 8: ccc",
     ]
 
 
@@ -334,6 +334,14 @@ def test_another_record_is_refused_and_an_open_folder_is_not_looked_at(whole, tm
     drive(Walk(), tmp_path / "mine", opened=True, tensorboard=False)
     assert outcome(tmp_path / "mine") == outcome(whole[0])
     assert not (tmp_path / "mine" / "run.json").exists()
+
+
+def test_a_study_that_failed_when_it_began_does_not_claim_the_folder(tmp_path):
+    with pytest.raises(Killed):
+        drive(Walk(dies_at=1, record={"rate": 1e30}), tmp_path)
+    drive(Walk([[run("a", 1, (1,))]], record={"rate": 0.5}), tmp_path)
+    with pytest.raises(ValueError, match="made with another config"):
+        drive(Walk(record={"rate": 1e30}), tmp_path)
 
 
 def test_several_iterations_at_a_time_may_not_pass_a_stop(tmp_path):

@@ -64,7 +64,7 @@ def judge(prompts: Sequence[str], answers: Sequence[str], truths: Sequence[Any])
             f"got {len(prompts)} prompts, {len(answers)} answers and {len(truths)} truths; give "
             "one of each"
         )
-    found = [_compare(answer, str(truth)) for answer, truth in zip(answers, truths, strict=True)]
+    found = [_compare(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
     pairs = [one.pair for one in found if one.pair is not None]
     equal = iter(latex.equalities(pairs) if pairs and latex.installed() else [])
     verdicts = []
@@ -84,6 +84,8 @@ def truncated(verdict: Verdict) -> Verdict:
 
 def unreadable(truth: Any) -> str | None:
     """Why no answer could be right for this truth, or None."""
+    if not isinstance(truth, str | int | float):
+        return f"it is of type {type(truth).__name__}, not a text or a number"
     text = str(truth)
     wanted = _truth(text)
     if wanted is None:
@@ -115,9 +117,10 @@ def _truth(text: str) -> _Truth | None:
         return None
     cleaned, plain = clean(told[:_LONGEST]), _plain(told)
     option = letters.letter(cleaned)
-    number = quantity(_without_variable(cleaned), loose=False)
+    value = _without_variable(cleaned)
+    number = quantity(value, loose=False)
     if number is not None:
-        return _Truth(told, plain, NUMBER, number)
+        return _Truth(value, plain, NUMBER, number)
     if option:
         return _Truth(option, option.casefold(), LETTER)
     if re.search(
@@ -129,10 +132,12 @@ def _truth(text: str) -> _Truth | None:
     return _Truth(told, plain, WORDS)
 
 
-def _compare(answer: str, truth: str) -> _Found:
-    wanted = _truth(truth)
+def _compare(answer: str, truth: Any) -> _Found:
+    wanted = _truth(str(truth)) if isinstance(truth, str | int | float) else None
     if wanted is None or not isinstance(answer, str):
         return _Found(none=not isinstance(answer, str) or not answer.strip())
+    if answer.strip() == str(truth).strip():
+        return _Found(right=True)
     text = endings.after_thinking(answer)
     if text is None or not text.strip():
         return _Found(none=True)
@@ -199,7 +204,7 @@ def _number_at_end(text: str, wanted: _Truth) -> _Found:
     said = quantity(told)
     if said is not None and wanted.number is not None:
         return _Found(right=same_quantity(said, wanted.number))
-    return _by_maths(told, wanted) if "\\" in told else _Found()
+    return _by_maths(told, wanted) if re.search(r"[\\^]", told) else _Found()
 
 
 def _number_said(cued: str) -> str | None:
@@ -220,6 +225,7 @@ def _words_at_end(text: str, wanted: _Truth) -> _Found:
     cued = endings.cue(text)
     if cued is not None:
         said = {_plain(cued), _plain(re.split(r"[,;:(]", cued)[0])}
+        said.add(_plain(endings.cue(text, line=True) or ""))
         return _Found(right=wanted.plain in said)
     sentence = endings.last_sentence(text)
     behind = re.split(r"(?i)\b(?:is|are|was|were|it's|be)\b|[:=]", sentence)[-1]
@@ -260,7 +266,13 @@ def _by_maths(said: str, wanted: _Truth) -> _Found:
         r"[A-Za-z]{3,}", re.sub(r"\b(?:[a-z]*matrix|pi|sqrt|sin|cos|tan|log|exp)\b", "", bare)
     ):
         return _Found()
+    if any(_LOST.search(text) for text in (wanted.text, said)):
+        return _Found()
     return _Found(pair=(_bare(wanted.text), _bare(said)))
+
+
+# What math-verify reads over: the base of a number, and what is left out of a list.
+_LOST = re.compile(r"\d\s*_|\\[lcdv]?dots|\.\.\.|\u2026")
 
 
 def _bare(text: str) -> str:
@@ -312,11 +324,12 @@ def _unnested(box: str | None) -> str | None:
     return inner or box
 
 
-_IGNORED = re.compile(r"[\s$*_`\"'\u201c\u201d\u2018\u2019]+")
+_IGNORED = re.compile(r"[\s$`\"'\u201c\u201d\u2018\u2019]+")
+_MARKDOWN = re.compile(r"(?<![\w)*_])[*_]+|[*_]+(?![\w(*_])")  # not the * of 3*4
 
 
 def _plain(text: str) -> str:
     """As texts are compared: without spaces, case, maths mode, markdown, and what is around it."""
     text = clean(text).casefold()
-    text = _IGNORED.sub("", re.sub(r"^the\s+", "", text))
-    return text.rstrip(".!") or text
+    text = _MARKDOWN.sub("", _IGNORED.sub("", re.sub(r"^the\s+", "", text)))
+    return re.sub(r"(?:\.|(?<=[^\W\d_]{2})!)+$", "", text) or text  # n! is no exclamation

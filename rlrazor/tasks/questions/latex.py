@@ -25,6 +25,7 @@ EQUAL, DIFFERENT, LIMIT = "equal", "different", "limit"
 _CPU_SECONDS = 5.0  # of a pair
 _CLOCK_SECONDS = 120.0  # of a pair and of a start, where CPU time stands still
 _MEMORY = 4 << 30  # bytes of address space
+_PROGRAM = Path(__file__).with_name("latex_worker.py")
 _PROCESSES = min(4, os.cpu_count() or 1)
 _LONGEST = 1000  # characters of a text
 
@@ -80,10 +81,9 @@ class _Worker:
         return LIMIT
 
     def _start(self) -> None:
-        program = Path(__file__).with_name("latex_worker.py")
         self.process = subprocess.Popen(
             # -P: this folder's modules must not hide the standard library's.
-            [sys.executable, "-P", str(program), str(_CPU_SECONDS), str(_MEMORY)],
+            [sys.executable, "-P", str(_PROGRAM), str(_CPU_SECONDS), str(_MEMORY)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -43,6 +43,9 @@ def chosen(text: str) -> str | None:
     sentence = endings.last_sentence(text)
     for tail in reversed([*_CHOICE.finditer(sentence)]):
         rest = sentence[tail.end() :].strip("*_)]}\"'`$. ")
+        beside = re.match(r"(?:because|since|as|not)\b|is (?:correct|right)", rest.lstrip(", "))
+        if not beside and re.search(r"\b[A-HJ-Z]\b(?!')", rest):
+            return ""
         if not rest or re.match(r"(?:because|since|as|is (?:correct|right)|[,:;-])", rest):
             return "" if hedged(sentence[tail.start(1) :]) else tail[1].upper()
     correct = _CORRECT.fullmatch(sentence)
@@ -51,8 +54,10 @@ def chosen(text: str) -> str | None:
     options = set(_LISTED.findall(text[-4000:]))
     begins = _BEGINS.match(text)
     if begins and options <= {begins[1]} and not hedged(text[begins.start(1) :][:40]):
+        if _OTHER.search(text[begins.end() :].partition("\n")[0]):
+            return ""
         return begins[1]
-    return None
+    return "" if hedged(text[:100]) else None
 
 
 def hedged(text: str) -> bool:
@@ -70,7 +75,7 @@ def letter(cleaned: str) -> str | None:
     """The one letter that a text is, or an option's letter before the option: "(B)", "B. Paris"."""
     said = endings.plain_ends(endings.without_cue(endings.plain_ends(cleaned)))
     said = re.sub(r"^(?:option|choice|letter)\s+", "", said, flags=re.IGNORECASE)
-    found = re.fullmatch(r"[(\[{<*_]*([A-Za-z])[)\]}>*_.:,!]*", said)
+    found = re.fullmatch(r"[(\[{<*_]*([A-Za-z])[)\]}>*_.:,!?]*", said)
     if found and not (found[1].islower() and "!" in said):  # n! is a factorial
         return found[1].upper()
     before = re.match(
@@ -81,4 +86,4 @@ def letter(cleaned: str) -> str | None:
     return None
 
 
-_OTHER = re.compile(r"\([A-Z]\)|\b[A-Z][).]\s|\b(?:answer|option|choice|wait|actually)\b")
+_OTHER = re.compile(r"\([A-Z]\)|\b[A-Z][).](?:\s|$)|\b(?:answer|option|choice|wait|actually)\b")

@@ -30,7 +30,10 @@ _CHARACTERS = str.maketrans(
 )
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _LATEX = (
-    (re.compile(r"\\\\\$|\\\$|\$|\\[()\[\]]"), ""),  # where maths begins and ends, and dollars
+    (
+        re.compile(r"(?:\b(?:US|CA|AU)\s?)?\\?\$|\\[()\[\]]"),
+        "",
+    ),  # where maths begins and ends, and dollars
     (re.compile(r"\\!\s*"), ""),
     (re.compile(r"\\[,;:> ~]|~|\\q?quad\b"), " "),
     (re.compile(r"\{,\}"), ","),

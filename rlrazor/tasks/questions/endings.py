@@ -21,7 +21,7 @@ _CORRECTION = re.compile(
 )
 _EXPLANATION = re.compile(
     r",? \b(?:because|since|as|which|where|when|for|after|so that|due to)\b.*"
-    r"| \((?=[^()\\]*\b[A-Za-z]{3}).*",
+    r"|,? (?:but )?not\b.*| \((?=[^()\\]*\b[A-Za-z]{3}).*",
     re.DOTALL,
 )
 _CUE = re.compile(
@@ -115,7 +115,8 @@ def plain_ends(text: str) -> str:
 
 
 def last_line(text: str) -> str:
-    return plain_ends(text.rstrip()[-_TAIL:].rpartition("\n")[2])
+    line = text.rstrip()[-_TAIL:].rpartition("\n")[2]
+    return plain_ends(re.sub(r"^\s*[-\u2022]\s+", "", line))
 
 
 def last_sentence(text: str) -> str:
@@ -159,7 +160,11 @@ _MONTH = re.compile(
 )
 _HEDGE = re.compile(r"(?:,|\s+(?:or|to|and|through)\b)(?:\s+(?:or|and))?\s+[^\w\s]?\d")
 _COMMAND = re.compile(r"\\(?:sqrt|frac|log|ln|sin|cos|tan|pm)\s*$")
-_BEFORE = re.compile(r"\d\S*\s+(?:or|to|and|through|out of|mod|choose|divided by)\s+$")
+_BEFORE = re.compile(
+    r"\d\S*\s+(?:or|to|and|through|out of|mod|choose|divided by)\s+$"
+    r"|\b(?:not|isn't|never)\s+(?:equal to\s+)?$",
+    re.IGNORECASE,
+)
 
 
 def number_in(text: str, *, first: bool = False) -> str | None:
@@ -202,7 +207,9 @@ def number_in(text: str, *, first: bool = False) -> str | None:
     word = (
         re.match(r"\s*([A-Za-z]+|\\[a-z]+)", behind) if found.group()[-1] not in ".,;:!?" else None
     )
-    if word and (word[1].lower() in _TELLING or word[1][0] == "\\"):
+    if re.match(r"\s*%", behind):
+        said += "%"
+    elif word and (word[1].lower() in _TELLING or word[1][0] == "\\"):
         said += f" {word[1]}"
     return said
 

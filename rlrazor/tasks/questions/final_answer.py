@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from rlrazor.tasks.protocol import Verdict
@@ -123,13 +124,14 @@ def _truth(text: str) -> _Truth | None:
         return _Truth(value, plain, NUMBER, number)
     if option:
         return _Truth(option, option.casefold(), LETTER)
-    if re.search(
-        r"[\\^=<>+*/_|{}\[\](),]|\d|\b[A-Za-z]\s*-\s*[A-Za-z]\b", cleaned
-    ) and not re.search(
-        r"[A-Za-z]{3,}(?:[ ,]+(?:\w+[ ,]+)?[A-Za-z]{3,})+", re.sub(r"\\[A-Za-z]+", " ", cleaned)
-    ):
-        return _Truth(told, plain, MATHS)
-    return _Truth(told, plain, WORDS)
+    phrase = _PHRASE.search(_COMMAND.sub(" ", cleaned))
+    kind = MATHS if _SYMBOL.search(cleaned) and not phrase else WORDS
+    return _Truth(told, plain, kind)
+
+
+_SYMBOL = re.compile(r"[\\^=<>+*/_|{}\[\](),]|\d|\b[A-Za-z]\s*-\s*[A-Za-z]\b")
+_PHRASE = re.compile(r"[A-Za-z]{3,}[ ,]+(?:\w+[ ,]+)?[A-Za-z]{3,}")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
 
 
 def _compare(answer: str, truth: Any) -> _Found:
@@ -259,25 +261,28 @@ def _maths_at_end(text: str, wanted: _Truth) -> _Found:
 
 def _by_maths(said: str, wanted: _Truth) -> _Found:
     """Left to math-verify where both sides look like mathematics."""
-    if wanted.kind not in (NUMBER, MATHS) or not re.search(r"\d|\\[A-Za-z{]|[a-z]", said):
+    if wanted.kind not in (NUMBER, MATHS) or not re.search(r"\d|\\|[A-Za-z]", said):
         return _Found()
-    bare = re.sub(r"\\[A-Za-z]+(?:\{[a-z]*matrix\})?", " ", clean(said))
-    if re.search(
-        r"[A-Za-z]{3,}", re.sub(r"\b(?:[a-z]*matrix|pi|sqrt|sin|cos|tan|log|exp)\b", "", bare)
-    ):
+    gold, said = _bare(wanted.text), _bare(said)
+    if wanted.number is not None and isinstance(wanted.number.value, Fraction):
+        gold = str(wanted.number.value)
+    if any(_LOST.search(text) or _WORD.search(clean(text)) for text in (gold, said)):
         return _Found()
-    if any(_LOST.search(text) for text in (wanted.text, said)):
-        return _Found()
-    return _Found(pair=(_bare(wanted.text), _bare(said)))
+    return _Found(pair=(gold, said))
 
 
-# What math-verify reads over: the base of a number, and what is left out of a list.
-_LOST = re.compile(r"\d\s*_|\\[lcdv]?dots|\.\.\.|\u2026")
+# What math-verify reads over: the base of a number, what is left out of a list, a reaction's arrow.
+_LOST = re.compile(r"\d\s*_|\\[lcdv]?dots|\.\.\.|\u2026|->|[\u2190-\u21ff]|\\(?:long)?rightarrow")
+_WORD = re.compile(r"(?<![A-Za-z\\{])(?!(?:and|sqrt|sin|cos|tan|log|exp)\b)[A-Za-z]{3,}")
+_UNIT_AT_END = re.compile(
+    r"(?:\\[,;:! ]|\s)*\\(?:text|mathrm|mbox)\s*\{[^{}()]*\}(?:\^\{?\d\}?)?\s*$"
+)
 
 
 def _bare(text: str) -> str:
-    r"""Without `$`, `\(` and `\[`, which would end the maths mode that math-verify reads."""
-    return re.sub(r"\\?\$|\\[()\[\]]", "", text).strip()
+    r"""Without unit, and `$`, `\(` and `\[`, which would end the maths that math-verify reads."""
+    text = re.sub(r"\\?\$|\\[()\[\]]", "", text).strip()
+    return _UNIT_AT_END.sub("", text) or text
 
 
 def _marked(text: str, wanted: _Truth | None) -> str | None:

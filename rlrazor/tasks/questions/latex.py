@@ -22,7 +22,7 @@ from pathlib import Path
 INSTALL = "pip install 'rlrazor[judges]'"
 EQUAL, DIFFERENT, LIMIT = "equal", "different", "limit"
 
-_CPU_SECONDS = 5.0  # of a pair
+_CPU_SECONDS = 2.0  # of a pair; most take some hundredths
 _CLOCK_SECONDS = 120.0  # of a pair and of a start, where CPU time stands still
 _MEMORY = 4 << 30  # bytes of address space
 _PROGRAM = Path(__file__).with_name("latex_worker.py")

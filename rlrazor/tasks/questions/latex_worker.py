@@ -74,6 +74,7 @@ def main(cpu_seconds: float, memory: int) -> None:
             return False
         return any(plausible(one, other) for one in wanted for other in said)
 
+    equal(r"\frac{1}{2}", "x=0.5")  # whatever is imported at the first use is nobody's time
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         if hasattr(signal, "setitimer"):  # SIGPROF is left at its default, which is to end

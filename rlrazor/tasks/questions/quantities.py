@@ -26,6 +26,7 @@ _CHARACTERS = str.maketrans(
         "≠": r"\ne ",
         "±": r"\pm ",
         "∞": r"\infty ",
+        "≈": r"\approx ",
     }
 )
 _VULGAR = re.compile("[¼-¾⅐-⅞]")

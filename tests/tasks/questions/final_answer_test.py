@@ -12,11 +12,44 @@ from hypothesis import strategies as st
 from rlrazor.tasks.protocol import Verdict
 from rlrazor.tasks.questions import latex
 from rlrazor.tasks.questions.final_answer import is_right, judge, truncated, unreadable
-from tests.tasks.questions import final_answers as table
 
 pytest.importorskip("math_verify")
-RIGHT = [*table.NUMBERS_RIGHT, *table.LETTERS_RIGHT, *table.WORDS_RIGHT, *table.MATHS_RIGHT]
-WRONG = [*table.NUMBERS_WRONG, *table.LETTERS_WRONG, *table.WORDS_WRONG, *table.MATHS_WRONG]
+# What people reported of judges; many more beside it, by the kind of the truth, lie in the file.
+FIELD = [
+    ("B", "B", True),
+    ("The answer is B.", "B", True),
+    (r"\boxed{B}", r"B", True),
+    ("B", "#### B", True),
+    ("yes", "yes", True),
+    ("#### 72\nHope this helps!", "#### 72", True),
+    ("#### 72 dollars", "#### 72", True),
+    ("#### **72**", "#### 72", True),
+    ("#### 4\n\nQuestion: next", "4", True),
+    ("#### 72%", "72", True),
+    ("it is 1e3", "3", False),
+    ("it is 1e3", "1000", True),
+    ("6.02e23", "23", False),
+    ("The answer is \u22125", "5", False),
+    ("The answer is \u22125", "-5", True),
+    ("\\boxed{\u22125}", "-5", True),
+    ("between 5-10", "-10", False),
+    ("x = 3-1", "-1", False),
+    ("1 000 000", "1000000", True),
+    ("2024-01-05", "2023-12-05", False),
+    ("10^2", "2", False),
+    (r"2\sqrt{3}", r"3", False),
+    (r"\boxed{\frac{1}{2}}", r"1/2", True),
+    (r"\boxed{\dfrac{1}{2}}", r"\boxed{\frac{1}{2}}", True),
+    (r"\boxed{50\%}", r"50", True),
+    (r"\boxed{12\text{ cm}}", r"12", True),
+    (r"\boxed{\$18}", r"18", True),
+    (r"\boxed{1{,}234}", r"1234", True),
+    ("<think>perhaps \\boxed{7}</think>\nThe answer is 9.", "9", True),
+]
+BESIDE = [
+    tuple(json.loads(line).values())
+    for line in Path(__file__).with_name("final_answers.jsonl").read_text().splitlines()
+]
 LONG = 10**6
 
 
@@ -27,19 +60,14 @@ def outcome(answer, truth):
     return "right" if verdict.correct else failures[0] if failures else "wrong"
 
 
-@pytest.mark.parametrize(("answer", "truth", "wanted"), table.FIELD)
+@pytest.mark.parametrize(("answer", "truth", "wanted"), FIELD)
 def test_what_was_reported_is_judged_rightly(answer, truth, wanted):
     assert is_right(answer, truth) is wanted
 
 
-@pytest.mark.parametrize(("answer", "truth"), RIGHT)
-def test_it_is_right(answer, truth):
-    assert is_right(answer, truth) is True
-
-
-@pytest.mark.parametrize(("answer", "truth"), WRONG)
-def test_it_is_not_right(answer, truth):
-    assert is_right(answer, truth) is False
+@pytest.mark.parametrize(("right", "truth", "answer"), BESIDE)
+def test_answers_are_judged(right, truth, answer):
+    assert is_right(answer, truth) is right
 
 
 @pytest.mark.parametrize(
@@ -72,7 +100,7 @@ def test_right_wrong_and_no_answer_are_kept_apart(answer, truth, expected):
 
 
 def test_a_batch_is_judged_as_its_pairs_are():
-    pairs = [(a, t) for a, t, _ in table.FIELD] + [(r"\boxed{\sqrt{117}}", r"3\sqrt{13}")] * 2
+    pairs = [(a, t) for a, t, _ in FIELD] + [(r"\boxed{\sqrt{117}}", r"3\sqrt{13}")] * 2
     verdicts = judge([""] * len(pairs), *zip(*pairs, strict=True))
     assert [v.correct for v in verdicts] == [is_right(a, t) for a, t in pairs]
     assert judge([], [], []) == []

@@ -21,13 +21,13 @@ _CORRECTION = re.compile(
 )
 _EXPLANATION = re.compile(
     r",? \b(?:because|since|as|which|where|when|for|after|so that|due to)\b.*"
-    r"| \((?=[^()\\]*\b[A-Za-z]{3}).*",
+    r"|,? (?:but )?not\b.*| \((?=[^()\\]*\b[A-Za-z]{3}).*",
     re.DOTALL,
 )
 _CUE = re.compile(
-    r"\banswer\b(?:\s+(?:to|for|of)\b[^.:\n]{0,80}?)?[\s*_]*"
+    r"\bans(?:wer)?\b(?:\s+(?:to|for|of)\b[^.:\n]{0,80}?)?[\s*_]*"
     r"(?:(?:is|are|was|would be|should be|must be|will be|equals)\b|:|=|\n)"
-    r"(?:\s*(?:therefore|thus|then|hence|simply|just|option|choice)\b)?[\s*_:]*",
+    r"(?:\s*(?:therefore|thus|then|hence|simply|just|clearly|definitely|indeed|option|choice)\b)?[\s*_:]*",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.?;](?=[\s*_\"')]|$)|!(?=\s*$|\s+[A-Z])|\n")
@@ -88,8 +88,12 @@ def marks(text: str) -> Iterator[tuple[str, bool]]:
         yield line.strip().strip("*_").strip(), not rest.strip()
 
 
-def cue(text: str) -> str | None:
-    """What the last "the answer is ..." says, up to the end of the sentence or an explanation."""
+def cue(text: str, *, line: bool = False) -> str | None:
+    """What the last "the answer is ..." says, up to the end of the sentence or an explanation.
+
+    None if it is taken back behind that. With `line` to the end of the line, for names with full
+    stops in them.
+    """
     text = text[-_TAIL:]
     cues = [*_CUE.finditer(text)]
     rest = text[cues[-1].end() :] if cues else ""
@@ -97,6 +101,8 @@ def cue(text: str) -> str | None:
         return None
     end = _SENTENCE_END.search(rest)
     said, behind = (rest[: end.start()], rest[end.end() :]) if end else (rest, "")
+    if line:
+        return plain_ends(rest.partition("\n")[0]) or None
     said = _EXPLANATION.sub("", said)
     if _CORRECTION.search(rest[len(said) :]) or _CORRECTION.search(behind):
         return None
@@ -109,7 +115,8 @@ def plain_ends(text: str) -> str:
 
 
 def last_line(text: str) -> str:
-    return plain_ends(text.rstrip()[-_TAIL:].rpartition("\n")[2])
+    line = text.rstrip()[-_TAIL:].rpartition("\n")[2]
+    return plain_ends(re.sub(r"^\s*[-\u2022]\s+", "", line))
 
 
 def last_sentence(text: str) -> str:
@@ -118,7 +125,7 @@ def last_sentence(text: str) -> str:
 
 
 def closing_maths(text: str) -> str | None:
-    r"""The maths that a text ends with, `\[x = 5\]` say, unless it is the second of "$5$ or $6$"."""
+    r"""The maths that a text ends with, `\[x = 5\]`, unless it is the second of "$5$ or $6$"."""
     end = text.rstrip()[-_TAIL:].rstrip(".,;: *_")
     found = _MATHS_AT_END.search(end)
     if found is None or _BEFORE.search(end[: found.start()]):
@@ -145,7 +152,19 @@ _TIMES = re.compile(r"(?<=\d)\s*x\s*(?=\d)")
 _CLUSTER = re.compile(r"\S+")
 _DIGIT = re.compile(r"\d")
 _NAME = re.compile(r"[A-Za-z]{2,}[-_]?\d+[A-Za-z]*")  # COVID-19, Q10a, not x=5
-_BEFORE = re.compile(r"\d\S*\s+(?:or|to|and)\s+$")
+_BOLD = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])")  # 10**3 is a power
+_LIST = re.compile(r"(?:^|\b(?:is|are)\s|[=:(\[{]\s*)(?:\S*\d\S*,\s+)+$")
+_MONTH = re.compile(
+    r"\b(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)"
+    r"(?:uary|ruary|ch|il|ust|tember|ober|ember)?\.?\s+(?:\d+(?:st|nd|rd|th)?,?\s+)?$"
+)
+_HEDGE = re.compile(r"(?:,|\s+(?:or|to|and|through)\b)(?:\s+(?:or|and))?\s+[^\w\s]?\d")
+_COMMAND = re.compile(r"\\(?:sqrt|frac|log|ln|sin|cos|tan|pm)\s*$")
+_BEFORE = re.compile(
+    r"\d\S*\s+(?:or|to|and|through|out of|mod|choose|divided by)\s+$"
+    r"|\b(?:not|isn't|never)\s+(?:equal to\s+)?$",
+    re.IGNORECASE,
+)
 
 
 def number_in(text: str, *, first: bool = False) -> str | None:
@@ -157,7 +176,7 @@ def number_in(text: str, *, first: bool = False) -> str | None:
     """
     text = text if len(text) <= _TAIL else text[_window(text) :]
     text = clean_lines(_CALCULATOR.sub("", text))
-    text = re.sub(r"(?m)^(?:[-*+]|>) ", "", text).replace("**", "")
+    text = _BOLD.sub("", re.sub(r"(?m)^(?:[-*+]|>) ", "", text))
     text = _TIMES.sub("*", _MINUS.sub("-", _GLUE.sub(r"\1", text)))
     clusters = [
         cluster
@@ -171,17 +190,26 @@ def number_in(text: str, *, first: bool = False) -> str | None:
     if first and re.search(r"\w", text[: found.start()]):
         return None
     said = found.group().strip(_AROUND).rstrip(f".,;:!?{_AROUND}").lstrip("~\u2248")
-    said = _unwrapped(said.rpartition("=")[2] or said)
+    left, _, right = said.replace(r"\approx", "=").rpartition("=")
+    said = _unwrapped(right if _DIGIT.search(right) else left)
     before, behind = text[: found.start()], text[found.end() :]
+    command = _COMMAND.search(before)
+    if command:
+        said = command[0] + said
     if re.fullmatch(r"\d+/\d+", said):
         mixed = re.search(r"(?<![\w.,/^*+-])-?\d+ $", before)
         said = mixed.group() + said if mixed else said
-    if not first and _BEFORE.search(before[-100:]):
-        return before.split("\n")[-1][-100:] + said
+    line = before[-200:].rpartition("\n")[2]
+    if not first and (_BEFORE.search(line) or _LIST.search(line) or _MONTH.search(line)):
+        return line + said
+    if first and _HEDGE.match(behind if found.group()[-1] != "," else f",{behind}"):
+        return said + behind
     word = (
         re.match(r"\s*([A-Za-z]+|\\[a-z]+)", behind) if found.group()[-1] not in ".,;:!?" else None
     )
-    if word and (word[1].lower() in _TELLING or word[1][0] == "\\"):
+    if re.match(r"\s*%", behind):
+        said += "%"
+    elif word and (word[1].lower() in _TELLING or word[1][0] == "\\"):
         said += f" {word[1]}"
     return said
 
@@ -219,7 +247,7 @@ def _unwrapped(text: str) -> str:
 
 _CUE_BEFORE = re.compile(
     r"^(?:so|thus|therefore|hence)?,?\s*(?:the\s+)?(?:final\s+|correct\s+|right\s+|best\s+)*"
-    r"(?:answer|result|solution|total|option|choice)\s*(?:is\b|=|:)[\s*_:]*",
+    r"(?:ans(?:wer)?|result|solution|total|option|choice)\.?\s*(?:is\b|=|:)[\s*_:]*",
     re.IGNORECASE,
 )
 

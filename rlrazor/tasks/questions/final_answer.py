@@ -17,6 +17,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from rlrazor.tasks.protocol import Verdict
@@ -64,7 +65,7 @@ def judge(prompts: Sequence[str], answers: Sequence[str], truths: Sequence[Any])
             f"got {len(prompts)} prompts, {len(answers)} answers and {len(truths)} truths; give "
             "one of each"
         )
-    found = [_compare(answer, str(truth)) for answer, truth in zip(answers, truths, strict=True)]
+    found = [_compare(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
     pairs = [one.pair for one in found if one.pair is not None]
     equal = iter(latex.equalities(pairs) if pairs and latex.installed() else [])
     verdicts = []
@@ -84,6 +85,8 @@ def truncated(verdict: Verdict) -> Verdict:
 
 def unreadable(truth: Any) -> str | None:
     """Why no answer could be right for this truth, or None."""
+    if not isinstance(truth, str | int | float):
+        return f"it is of type {type(truth).__name__}, not a text or a number"
     text = str(truth)
     wanted = _truth(text)
     if wanted is None:
@@ -115,24 +118,28 @@ def _truth(text: str) -> _Truth | None:
         return None
     cleaned, plain = clean(told[:_LONGEST]), _plain(told)
     option = letters.letter(cleaned)
-    number = quantity(_without_variable(cleaned), loose=False)
+    value = _without_variable(cleaned)
+    number = quantity(value, loose=False)
     if number is not None:
-        return _Truth(told, plain, NUMBER, number)
+        return _Truth(value, plain, NUMBER, number)
     if option:
         return _Truth(option, option.casefold(), LETTER)
-    if re.search(
-        r"[\\^=<>+*/_|{}\[\](),]|\d|\b[A-Za-z]\s*-\s*[A-Za-z]\b", cleaned
-    ) and not re.search(
-        r"[A-Za-z]{3,}(?:[ ,]+(?:\w+[ ,]+)?[A-Za-z]{3,})+", re.sub(r"\\[A-Za-z]+", " ", cleaned)
-    ):
-        return _Truth(told, plain, MATHS)
-    return _Truth(told, plain, WORDS)
+    phrase = _PHRASE.search(_COMMAND.sub(" ", cleaned))
+    kind = MATHS if _SYMBOL.search(cleaned) and not phrase else WORDS
+    return _Truth(told, plain, kind)
 
 
-def _compare(answer: str, truth: str) -> _Found:
-    wanted = _truth(truth)
+_SYMBOL = re.compile(r"[\\^=<>+*/_|{}\[\](),]|\d|\b[A-Za-z]\s*-\s*[A-Za-z]\b")
+_PHRASE = re.compile(r"[A-Za-z]{3,}[ ,]+(?:\w+[ ,]+)?[A-Za-z]{3,}")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+
+
+def _compare(answer: str, truth: Any) -> _Found:
+    wanted = _truth(str(truth)) if isinstance(truth, str | int | float) else None
     if wanted is None or not isinstance(answer, str):
         return _Found(none=not isinstance(answer, str) or not answer.strip())
+    if answer.strip() == str(truth).strip():
+        return _Found(right=True)
     text = endings.after_thinking(answer)
     if text is None or not text.strip():
         return _Found(none=True)
@@ -199,7 +206,7 @@ def _number_at_end(text: str, wanted: _Truth) -> _Found:
     said = quantity(told)
     if said is not None and wanted.number is not None:
         return _Found(right=same_quantity(said, wanted.number))
-    return _by_maths(told, wanted) if "\\" in told else _Found()
+    return _by_maths(told, wanted) if re.search(r"[\\^]", told) else _Found()
 
 
 def _number_said(cued: str) -> str | None:
@@ -220,6 +227,7 @@ def _words_at_end(text: str, wanted: _Truth) -> _Found:
     cued = endings.cue(text)
     if cued is not None:
         said = {_plain(cued), _plain(re.split(r"[,;:(]", cued)[0])}
+        said.add(_plain(endings.cue(text, line=True) or ""))
         return _Found(right=wanted.plain in said)
     sentence = endings.last_sentence(text)
     behind = re.split(r"(?i)\b(?:is|are|was|were|it's|be)\b|[:=]", sentence)[-1]
@@ -253,19 +261,28 @@ def _maths_at_end(text: str, wanted: _Truth) -> _Found:
 
 def _by_maths(said: str, wanted: _Truth) -> _Found:
     """Left to math-verify where both sides look like mathematics."""
-    if wanted.kind not in (NUMBER, MATHS) or not re.search(r"\d|\\[A-Za-z{]|[a-z]", said):
+    if wanted.kind not in (NUMBER, MATHS) or not re.search(r"\d|\\|[A-Za-z]", said):
         return _Found()
-    bare = re.sub(r"\\[A-Za-z]+(?:\{[a-z]*matrix\})?", " ", clean(said))
-    if re.search(
-        r"[A-Za-z]{3,}", re.sub(r"\b(?:[a-z]*matrix|pi|sqrt|sin|cos|tan|log|exp)\b", "", bare)
-    ):
+    gold, said = _bare(wanted.text), _bare(said)
+    if wanted.number is not None and isinstance(wanted.number.value, Fraction):
+        gold = str(wanted.number.value)
+    if any(_LOST.search(text) or _WORD.search(clean(text)) for text in (gold, said)):
         return _Found()
-    return _Found(pair=(_bare(wanted.text), _bare(said)))
+    return _Found(pair=(gold, said))
+
+
+# What math-verify reads over: the base of a number, what is left out of a list, a reaction's arrow.
+_LOST = re.compile(r"\d\s*_|\\[lcdv]?dots|\.\.\.|\u2026|->|[\u2190-\u21ff]|\\(?:long)?rightarrow")
+_WORD = re.compile(r"(?<![A-Za-z\\{])(?!(?:and|sqrt|sin|cos|tan|log|exp)\b)[A-Za-z]{3,}")
+_UNIT_AT_END = re.compile(
+    r"(?:\\[,;:! ]|\s)*\\(?:text|mathrm|mbox)\s*\{[^{}()]*\}(?:\^\{?\d\}?)?\s*$"
+)
 
 
 def _bare(text: str) -> str:
-    r"""Without `$`, `\(` and `\[`, which would end the maths mode that math-verify reads."""
-    return re.sub(r"\\?\$|\\[()\[\]]", "", text).strip()
+    r"""Without unit, and `$`, `\(` and `\[`, which would end the maths that math-verify reads."""
+    text = re.sub(r"\\?\$|\\[()\[\]]", "", text).strip()
+    return _UNIT_AT_END.sub("", text) or text
 
 
 def _marked(text: str, wanted: _Truth | None) -> str | None:
@@ -312,11 +329,12 @@ def _unnested(box: str | None) -> str | None:
     return inner or box
 
 
-_IGNORED = re.compile(r"[\s$*_`\"'\u201c\u201d\u2018\u2019]+")
+_IGNORED = re.compile(r"[\s$`\"'\u201c\u201d\u2018\u2019]+")
+_MARKDOWN = re.compile(r"(?<![\w)*_])[*_]+|[*_]+(?![\w(*_])")  # not the * of 3*4
 
 
 def _plain(text: str) -> str:
     """As texts are compared: without spaces, case, maths mode, markdown, and what is around it."""
     text = clean(text).casefold()
-    text = _IGNORED.sub("", re.sub(r"^the\s+", "", text))
-    return text.rstrip(".!") or text
+    text = _MARKDOWN.sub("", _IGNORED.sub("", re.sub(r"^the\s+", "", text)))
+    return re.sub(r"(?:\.|(?<=[^\W\d_]{2})!)+$", "", text) or text  # n! is no exclamation

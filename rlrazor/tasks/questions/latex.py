@@ -22,9 +22,10 @@ from pathlib import Path
 INSTALL = "pip install 'rlrazor[judges]'"
 EQUAL, DIFFERENT, LIMIT = "equal", "different", "limit"
 
-_CPU_SECONDS = 5.0  # of a pair
+_CPU_SECONDS = 2.0  # of a pair; most take some hundredths
 _CLOCK_SECONDS = 120.0  # of a pair and of a start, where CPU time stands still
 _MEMORY = 4 << 30  # bytes of address space
+_PROGRAM = Path(__file__).with_name("latex_worker.py")
 _PROCESSES = min(4, os.cpu_count() or 1)
 _LONGEST = 1000  # characters of a text
 
@@ -80,10 +81,9 @@ class _Worker:
         return LIMIT
 
     def _start(self) -> None:
-        program = Path(__file__).with_name("latex_worker.py")
         self.process = subprocess.Popen(
             # -P: this folder's modules must not hide the standard library's.
-            [sys.executable, "-P", str(program), str(_CPU_SECONDS), str(_MEMORY)],
+            [sys.executable, "-P", str(_PROGRAM), str(_CPU_SECONDS), str(_MEMORY)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

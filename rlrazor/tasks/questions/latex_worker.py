@@ -10,6 +10,7 @@ import json
 import logging
 import signal
 import sys
+from typing import Any
 
 
 def limit_memory(size: int) -> None:
@@ -21,23 +22,45 @@ def limit_memory(size: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (size, hard))
 
 
+def plausible(one: Any, other: Any) -> bool:
+    """Whether two expressions that `verify` calls equal may be so.
+
+    It compares six decimals, so that all tiny numbers are alike; it takes an equation for its right
+    side, whatever is on the left; and where both are equations it can be content with one side.
+    """
+    import sympy
+    from sympy.core.function import AppliedUndef
+
+    equations = isinstance(one, sympy.Eq), isinstance(other, sympy.Eq)
+    if all(equations):
+        ratio = sympy.simplify((one.lhs - one.rhs) / (other.lhs - other.rhs))
+        return bool(ratio.is_number and ratio.is_nonzero)
+    if any(equations):
+        equation, value = (one, other) if equations[0] else (other, one)
+        name = equation.lhs
+        named = name.is_Symbol or isinstance(name, AppliedUndef)
+        named = named or (name.is_Mul and all(factor.is_Symbol for factor in name.args))
+        return bool(named) and plausible(equation.rhs, value)
+    if not all(isinstance(x, sympy.Expr) and x.is_number for x in (one, other)):
+        return True
+    apart, size = abs(sympy.N(one - other, 20)), abs(sympy.N(one, 20)) + abs(sympy.N(other, 20))
+    return bool(apart <= 1e-6 * size)
+
+
 def main(cpu_seconds: float, memory: int) -> None:
     """Answers until the input ends. A pair that takes longer ends the process by a signal."""
     answers = sys.stdout
     sys.stdout = sys.stderr  # whatever a library prints is no answer
     logging.disable(logging.CRITICAL)
     from latex2sympy2_extended import NormalizationConfig
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+    from math_verify import LatexExtractionConfig, parse, verify
 
     limit_memory(memory)
     # Units are not taken away: they would make 5m equal to 5 for whatever m is.
     spelling = NormalizationConfig(
         basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all"
     )
-    readers = (
-        LatexExtractionConfig(try_extract_without_anchor=True, normalization_config=spelling),
-        ExprExtractionConfig(),
-    )
+    readers = (LatexExtractionConfig(normalization_config=spelling),)
 
     @functools.lru_cache(maxsize=1024)
     def expressions(text: str) -> list:
@@ -47,8 +70,11 @@ def main(cpu_seconds: float, memory: int) -> None:
 
     def equal(gold: str, answer: str) -> bool:
         wanted, said = expressions(gold), expressions(answer)
-        return bool(wanted and said) and verify(wanted, said, timeout_seconds=None)
+        if not (wanted and said and verify(wanted, said, timeout_seconds=None)):
+            return False
+        return any(plausible(one, other) for one in wanted for other in said)
 
+    equal(r"\frac{1}{2}", "x=0.5")  # whatever is imported at the first use is nobody's time
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         if hasattr(signal, "setitimer"):  # SIGPROF is left at its default, which is to end

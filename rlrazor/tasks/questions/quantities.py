@@ -26,11 +26,15 @@ _CHARACTERS = str.maketrans(
         "≠": r"\ne ",
         "±": r"\pm ",
         "∞": r"\infty ",
+        "≈": r"\approx ",
     }
 )
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _LATEX = (
-    (re.compile(r"\\\\\$|\\\$|\$|\\[()\[\]]"), ""),  # where maths begins and ends, and dollars
+    (
+        re.compile(r"(?:\b(?:US|CA|AU)\s?)?\\?\$|\\[()\[\]]"),
+        "",
+    ),  # where maths begins and ends, and dollars
     (re.compile(r"\\!\s*"), ""),
     (re.compile(r"\\[,;:> ~]|~|\\q?quad\b"), " "),
     (re.compile(r"\{,\}"), ","),

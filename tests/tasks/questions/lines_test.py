@@ -167,8 +167,8 @@ def test_what_a_template_reads_is_passed_on(tmp_path):
             "only the assistant's has",
         ),
         (
-            '{"messages": [{"role": "system", "content": "a"}, {"role": "system", "content": "b"}]}',
-            "last",
+            json.dumps({"messages": talk(("system", "a"), ("assistant", "b"))}),
+            "message 1 is the assistant's",
         ),
     ],
 )

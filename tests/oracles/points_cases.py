@@ -341,6 +341,13 @@ RELEASED = (
     ReleasedCase(b"4*(1+2+3)=99", 5),  # all after "=" is thrown away
     ReleasedCase(b"4*(1+2+3)=", 5),
     ReleasedCase(b"4*(1+2+3)= {", 5),
+    ReleasedCase(b"4*(1+2+3)= {}", 5),
+    ReleasedCase(b"{4*(1+2+3)}", -3),
+    ReleasedCase(b"4*(1+2+3)=\xc3\x97", 5),
+    ReleasedCase(b"4*(1+2+3)\xc2\xa0", -3),
+    ReleasedCase(b"4x(1+2+3)", -3),
+    ReleasedCase(b"4\\times(1+2+3)", -3),
+    ReleasedCase("4*(\uff11+2+3)".encode(), -3),  # -1 there: a digit
     ReleasedCase(b"5*(5-1/5)", 5, (1, 5, 5, 5)),
     ReleasedCase(b"8/(3-8/3)", 0, (3, 3, 8, 8)),  # 23.99... in floats, yet in its list
     ReleasedCase(b"8/(3-8/3)=24", 0, (3, 3, 8, 8)),

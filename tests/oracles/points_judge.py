@@ -76,8 +76,10 @@ def judge(text: bytes, ranks: Sequence[int], rule: Rule) -> dict[str, bool]:
 
 
 def reaches(formula: Formula, target: int) -> bool:
-    if formula.stated not in (None, target):
-        return False
+    return formula.stated in (None, target) and left_side_reaches(formula, target)
+
+
+def left_side_reaches(formula: Formula, target: int) -> bool:
     try:
         return value(formula.tree, Fraction) == target
     except ZeroDivisionError:

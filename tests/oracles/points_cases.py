@@ -164,6 +164,8 @@ OBJECTS = (
     Case(RIGHT.replace(CARDS, b"[6,K,3,A]"), "correct"),
     Case(RIGHT.replace(b'"6"]', b'"6",]'), "correct"),
     Case(RIGHT.replace(b'["A"', b'[,"A"'), "malformed_field"),
+    Case(RIGHT.replace(b'["A"', b'["A", "?"'), "correct cards_misread numbers_mistranslated"),
+    Case(RIGHT.replace(b"[1,", b"[1, null,"), "correct numbers_mistranslated"),
     Case(RIGHT.replace(b'["A"', b'[["A"'), "malformed_field"),
     Case(RIGHT.replace(CARDS, b'"A3K6"'), "correct cards_misread numbers_mistranslated"),
     Case(RIGHT.replace(CARDS, b"["), "malformed_field"),

@@ -65,7 +65,8 @@ def test_the_longest_beginning_is_that_of_the_twin(rule):
         assert "".join(PIECES[p] for p in pieces) == expected, texts[i]
         assert np.all(np.trim_zeros(pieces, "b") > 0)
         lengths.add(np.count_nonzero(pieces))
-    assert lengths >= {0, 1, 2, 3, 5}
+    assert lengths >= {0, 1, 2, 3}
+    assert max(lengths) > 3
     assert max(lengths) >= 4 * rule.cards - 7
 
 

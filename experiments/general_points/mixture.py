@@ -21,7 +21,7 @@ from rlrazor.ops.sequences import append, between, prompt_and_answer
 from rlrazor.ops.spelling import spell
 from rlrazor.tasks.general_points import pieces
 from rlrazor.tasks.general_points.alike import alike
-from rlrazor.tasks.general_points.feedback import SENTENCES
+from rlrazor.tasks.general_points.feedback import STUDY_SENTENCES
 from rlrazor.tasks.general_points.prompts import (
     DIVERSE_TEXT,
     FROZEN_TEXT,
@@ -56,7 +56,7 @@ def small_vocabulary() -> tuple[Tokenizer, Vocabulary]:
     """One closed vocabulary for every wording, the verifier's words and the prior tasks."""
     names = (*FROZEN_TEXT, *DIVERSE_TEXT, *TERSE_TEXT)
     templates = [load_template(name, visual=False) for name in names]
-    return closed_vocabulary(templates, SENTENCES.values(), procedural_phrases())
+    return closed_vocabulary(templates, STUDY_SENTENCES.values(), procedural_phrases())
 
 
 def many_rules(count: int, seed: int) -> list[Rule]:
@@ -83,6 +83,7 @@ def make_mixture(
                 templates=[load_template(name, visual=False) for name in wordings(place)],
                 rewards=PAPER,
                 budget=LONGEST_BUDGET,
+                sentences=STUDY_SENTENCES,
                 **options,
             )
             for place, rule in enumerate(rules)

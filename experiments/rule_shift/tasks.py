@@ -11,6 +11,7 @@ from flax import struct
 from experiments.general_points.mixture import many_rules
 from experiments.rule_shift.arms import Variant
 from rlrazor.tasks.general_points.alike import alike
+from rlrazor.tasks.general_points.feedback import STUDY_SENTENCES
 from rlrazor.tasks.general_points.prompts import (
     DIVERSE_TEXT,
     FROZEN_TEXT,
@@ -77,6 +78,7 @@ def training_tasks(
             templates=[load_template(name, visual=False) for name in wordings],
             rewards=rewards_of(variant.rewards, rule),
             budget=variant.turns,
+            sentences=STUDY_SENTENCES,
             terse=variant.terse,
         )
         for rule in chosen
@@ -93,7 +95,13 @@ def make_tests(variant: Variant, vocabulary: Vocabulary) -> Tests:
 
     def task(rule: Rule, rewards, **options) -> GeneralPoints:
         return make_general_points(
-            rule, vocabulary, templates=templates, rewards=rewards, budget=TURNS, **options
+            rule,
+            vocabulary,
+            templates=templates,
+            rewards=rewards,
+            budget=TURNS,
+            sentences=STUDY_SENTENCES,
+            **options,
         )
 
     new, ood, fake = alike(

@@ -20,7 +20,7 @@ from experiments.general_points.mixture import (
 )
 from rlrazor.runtime.mesh import compile_once, make_mesh, spread
 from rlrazor.tasks.general_points import prompts
-from rlrazor.tasks.general_points.feedback import SEEN_ONLY, SENTENCES, as_turn
+from rlrazor.tasks.general_points.feedback import SEEN_ONLY, STUDY_SENTENCES, as_turn
 from rlrazor.tasks.general_points.rule import FACES_AS_TEN, FACES_IN_ORDER, RANKS
 from rlrazor.tasks.procedural.pieces import TASKS
 from tests.oracles import points_judge, procedural_twin
@@ -135,7 +135,7 @@ def words_about(answer, ranks, rule):
     """What the verifier says: the first failure that applies, in the order of the sentences."""
     flags = points_judge.judge(answer.encode(), ranks, rule)
     assert not flags["correct"], answer
-    return as_turn(next(SENTENCES[n] for n in SENTENCES if flags[n] and n != SEEN_ONLY))
+    return as_turn(next(STUDY_SENTENCES[n] for n in STUDY_SENTENCES if flags[n] and n != SEEN_ONLY))
 
 
 @pytest.mark.parametrize("cards", [THREE, FOUR])
@@ -182,8 +182,8 @@ def test_revised_rows_are_wrong_until_the_last(cards):
         check_right(answer, ranks, rule)
         failed[len(others)] += 1
     assert set(failed) == set(range(COUNTS.failures + 1))
-    assert as_turn(SENTENCES["wrong_value"]) in sentences
-    assert as_turn(SENTENCES["number_not_on_cards"]) in sentences
+    assert as_turn(STUDY_SENTENCES["wrong_value"]) in sentences
+    assert as_turn(STUDY_SENTENCES["number_not_on_cards"]) in sentences
 
 
 def check_hand_named(answer, ranks):
@@ -273,7 +273,7 @@ def test_one_vocabulary_spells_all_that_is_said():
     texts = [
         prompts.fill(prompts.load_template(n, visual=False), rule, (1, 10, 11, 13)) for n in names
     ]
-    texts += [as_turn(sentence) for sentence in SENTENCES.values()]
+    texts += [as_turn(sentence) for sentence in STUDY_SENTENCES.values()]
     for text in texts:
         ids = words.encode_inside(text)
         assert words.decode(ids) == text

@@ -1,8 +1,9 @@
 """Answers to GeneralPoints to disagree about: right, nearly right, hostile and random.
 
-An answer is written in one of many styles from a hand and a random formula, perhaps with one thing
-wrong on purpose, and then perhaps mutated. All follows from one `random.Random`, so that a seed
-gives the same answers again and Hypothesis can draw, and shrink, the same kinds.
+An answer is written in one of many styles, a third of them those of `points_kinds`, from a hand
+and a random formula, perhaps with one thing wrong on purpose, and then perhaps mutated. All follows
+from one `random.Random`, so that a seed gives the same answers again and Hypothesis can draw, and
+shrink, the same kinds.
 """
 
 import functools
@@ -14,6 +15,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from rlrazor.tasks.general_points.rule import RANKS, Rule
+from tests.oracles.points_kinds import honest
 
 LONGEST = 256  # bytes
 WIDE_ONE = "\uff11".encode().decode("latin-1")  # formulas are text of one character a byte
@@ -28,7 +30,10 @@ PIECES = (
         '"cards"', '"number"', '"formula"', '{"cards": [', '], "number": [', '], "formula": "',
         '"}', ", ", "=24", "=25", "=024", "()", "**", "//", "--", "-1", "/0", "1/(1-1)", "00", "01",
         "9" * 11, "4294967296", "2147483648", "4294967320", "10000", "9999", "1.0", "1e3", "null",
-        '\\"', "\\u0041", "x", "Z", "\uff11", "\u0661", "\u2212", "\u00d7", "\u00a0", "\ufeff",
+        '\\"', "\\u0041", "x", "X", "Z", "\\", "\\times", "\\\\cdot", "\\/", "\\u00d7", '{"', '{ "',
+        '"x": "{', '"x": [', "null", ".0", "Ace", "K of spades", "\u2660",
+        '"numbers"', ', "x": 1', ",]",
+        "\u00b7", "\u2013", "\uff11", "\u0661", "\u2212", "\u00d7", "\u00a0", "\ufeff",
     )),
 )  # fmt: skip
 
@@ -78,7 +83,7 @@ def draw_answer(rng: random.Random, rule: Rule) -> tuple[bytes, tuple[int, ...]]
         formula = mutate(rng, formula.encode("latin-1")).decode("latin-1")
     elif chance < 0.48:
         formula = b"".join(rng.choices(PIECES, k=rng.randrange(12))).decode("latin-1")
-    text = write(rng, ranks, rule, formula)
+    text = (honest if rng.random() < 0.35 else write)(rng, ranks, rule, formula)
     if rng.random() < 0.15:
         text = surround(rng, text, write(rng, ranks, rule, formula))
     if rng.random() < 0.25:

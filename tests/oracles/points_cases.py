@@ -164,6 +164,8 @@ OBJECTS = (
     Case(RIGHT.replace(CARDS, b"[6,K,3,A]"), "correct"),
     Case(RIGHT.replace(b'"6"]', b'"6",]'), "correct"),
     Case(RIGHT.replace(b'["A"', b'[,"A"'), "malformed_field"),
+    Case(RIGHT.replace(b'["A"', b'["A", "?"'), "correct cards_misread numbers_mistranslated"),
+    Case(RIGHT.replace(b"[1,", b"[1, null,"), "correct numbers_mistranslated"),
     Case(RIGHT.replace(b'["A"', b'[["A"'), "malformed_field"),
     Case(RIGHT.replace(CARDS, b'"A3K6"'), "correct cards_misread numbers_mistranslated"),
     Case(RIGHT.replace(CARDS, b"["), "malformed_field"),
@@ -341,6 +343,13 @@ RELEASED = (
     ReleasedCase(b"4*(1+2+3)=99", 5),  # all after "=" is thrown away
     ReleasedCase(b"4*(1+2+3)=", 5),
     ReleasedCase(b"4*(1+2+3)= {", 5),
+    ReleasedCase(b"4*(1+2+3)= {}", 5),
+    ReleasedCase(b"{4*(1+2+3)}", -3),
+    ReleasedCase(b"4*(1+2+3)=\xc3\x97", 5),
+    ReleasedCase(b"4*(1+2+3)\xc2\xa0", -3),
+    ReleasedCase(b"4x(1+2+3)", -3),
+    ReleasedCase(b"4\\times(1+2+3)", -3),
+    ReleasedCase("4*(\uff11+2+3)".encode(), -3),  # -1 there: a digit
     ReleasedCase(b"5*(5-1/5)", 5, (1, 5, 5, 5)),
     ReleasedCase(b"8/(3-8/3)", 0, (3, 3, 8, 8)),  # 23.99... in floats, yet in its list
     ReleasedCase(b"8/(3-8/3)=24", 0, (3, 3, 8, 8)),

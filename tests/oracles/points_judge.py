@@ -55,10 +55,10 @@ def judge(text: bytes, ranks: Sequence[int], rule: Rule) -> dict[str, bool]:
         return flags
 
     flags["cards_misread"] = Counter(fields.cards) != Counter(ranks)
+    # A list with something that is no card has no translation.
     translation = [rule.values[rank - 1] for rank in fields.cards if rank is not None]
-    flags["numbers_mistranslated"] = len(translation) != rule.cards or Counter(
-        fields.number
-    ) != Counter(translation)
+    whole = len(fields.cards) == len(translation) == rule.cards
+    flags["numbers_mistranslated"] = not whole or Counter(fields.number) != Counter(translation)
     try:
         formula = read_formula(fields.formula)
     except IllegalError:
@@ -76,8 +76,10 @@ def judge(text: bytes, ranks: Sequence[int], rule: Rule) -> dict[str, bool]:
 
 
 def reaches(formula: Formula, target: int) -> bool:
-    if formula.stated not in (None, target):
-        return False
+    return formula.stated in (None, target) and left_side_reaches(formula, target)
+
+
+def left_side_reaches(formula: Formula, target: int) -> bool:
     try:
         return value(formula.tree, Fraction) == target
     except ZeroDivisionError:

@@ -56,7 +56,7 @@ def alike(tasks: Sequence[GeneralPoints]) -> list[GeneralPoints]:
     if refusals:
         filled = pad(*(refusal.words for refusal in refusals), fill=_NO_FORMULA)
         padded = [
-            dataclasses.replace(task, rewards=Refusals(words))
+            dataclasses.replace(task, rewards=dataclasses.replace(task.rewards, words=words))
             for task, words in zip(padded, filled, strict=True)
         ]
     return padded

@@ -46,8 +46,8 @@ def make_deck(rule: Rule) -> Deck:
         raise ValueError(
             f"no hand of {rule.cards} cards reaches target={rule.target} with values "
             f"{rule.values}, suits {', '.join(rule.suits)}, "
-            f"with_replacement={rule.with_replacement} and needs_face_card="
-            f"{rule.needs_face_card}; change one of them"
+            f"with_replacement={rule.with_replacement}, needs_face_card={rule.needs_face_card} and "
+            f"forces_face_card={rule.forces_face_card}; change one of them"
         )
     return Deck(
         ends=jnp.asarray(np.cumsum(ways), jnp.int32),
@@ -63,8 +63,13 @@ def all_hands(cards: int) -> np.ndarray:  # i32[13^C, C] ranks
 
 
 def _ways_to_deal(ranks: np.ndarray, rule: Rule) -> np.ndarray:  # i64[13^C]
-    """How many choices of suits give each ordered hand; one will do where all are equal."""
+    """How many choices of suits give each ordered hand; one will do where all are equal.
+
+    Where a face card is put in, also how many of the cards may be the one.
+    """
     ways = np.ones(len(ranks), np.int64)
+    if rule.forces_face_card:
+        return (ranks >= _FIRST_FACE).sum(axis=1)
     if rule.with_replacement:
         return ways
     for card in range(1, rule.cards):
@@ -74,7 +79,10 @@ def _ways_to_deal(ranks: np.ndarray, rule: Rule) -> np.ndarray:  # i64[13^C]
 
 
 def deal(key: jax.Array, deck: Deck) -> Hand:
-    """Draws one hand: among all deals that the rule allows, each is equally likely."""
+    """Draws one hand: among all deals that the rule allows, each is equally likely.
+
+    A deal with a face card put in counts once for each card that may be it.
+    """
     row_key, suit_key = jax.random.split(key)
     draw = jax.random.randint(row_key, (), 0, deck.ends[-1])
     row = jnp.searchsorted(deck.ends, draw, side="right").astype(jnp.int32)

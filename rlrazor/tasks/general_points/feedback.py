@@ -24,8 +24,14 @@ SENTENCES: dict[str, str] = {  # in order: the first failure speaks, from readin
     ),
     "card_reused": "You failed this trial because the formula uses a card more than once.",
     "card_unused": "You failed this trial because the formula leaves a card out.",
+    "wrong_right_side": (
+        "You failed this trial because the formula equals the target, but what you wrote behind "
+        "the equals sign does not."
+    ),
     "wrong_value": "You failed this trial because the formula does not equal the target.",
 }
+# Before the right side had a sentence: the words of the study's vocabulary and published numbers.
+STUDY_SENTENCES = {name: text for name, text in SENTENCES.items() if name != "wrong_right_side"}
 FAILURES = tuple(SENTENCES)
 SEEN_ONLY = "cards_misread"  # said of pictures only: a text names the cards
 
@@ -34,8 +40,8 @@ SEEN_ONLY = "cards_misread"  # said of pictures only: a text names the cards
 class FeedbackTable:
     """The tokens of every sentence. Row 0 is empty, row 1 + i belongs to FAILURES[i]."""
 
-    tokens: jax.Array  # i32[9, M] zero padded
-    lengths: jax.Array  # i32[9]
+    tokens: jax.Array  # i32[10, M] zero padded
+    lengths: jax.Array  # i32[10]
 
 
 def as_turn(sentence: str) -> str:
@@ -47,7 +53,11 @@ def feedback_table(
     sentences: Mapping[str, str],
     encode: Callable[[str], Sequence[int]],
 ) -> FeedbackTable:
-    """Tokenises one sentence for each failure; ValueError if one is missing or unknown."""
+    """Tokenises one sentence for each failure; ValueError if one is missing or unknown.
+
+    Without one for "wrong_right_side" that of "wrong_value" is said.
+    """
+    sentences = {"wrong_right_side": sentences.get("wrong_value", ""), **sentences}
     missing = [name for name in FAILURES if name not in sentences]
     unknown = [name for name in sentences if name not in FAILURES]
     if missing or unknown:

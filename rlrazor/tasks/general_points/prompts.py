@@ -46,6 +46,8 @@ def load_template(path_or_name: str | Path, *, visual: bool) -> str:
 
 def check_template(text: str, *, visual: bool) -> None:
     """Raises ValueError unless the template has exactly the fields that it needs or may have."""
+    if not isinstance(text, str):
+        raise ValueError(f"template {text!r} must be a string, such as load_template(...) gives")
     template = string.Template(text)
     shown = text if len(text) <= 60 else f"{text[:60]} ..."
     needed = NEEDED if visual else ("cards", *NEEDED)

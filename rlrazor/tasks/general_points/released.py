@@ -1,9 +1,11 @@
 """The score that the study's released code gives to a formula, quirks and all.
 
-Reproduced so that its numbers can be compared, from its observable behaviour:
+Reproduced so that its numbers can be compared, from its observable behaviour, for formulas in an
+object that our grammar accepts (see `verifier`):
 
 - offences add up: -3 for each token out of place, -2 for a wrong or overused number and another -2
-  for an unused one; -3 flat if the formula holds any character but digits, operators, brackets;
+  for an unused one; -3 flat if the formula holds any character but ASCII digits, operators and
+  brackets, so also for a space or for a sign that `verifier` reads as an operator;
 - what follows `=` is cut off; a leading zero is dropped when numbers are compared;
 - a formula that passes is worth +5 if Python's *floats* make it the target, so some exact
   solutions are refused: 0 if the text is one of its solver's own, such as `8/(3-8/3)`, else -1;
@@ -11,7 +13,14 @@ Reproduced so that its numbers can be compared, from its observable behaviour:
   which happens when only the last bracket is missing; everything else is worth -1;
 - its solver writes no bracket, one pair around two or more but not all numbers, or `(a?b)?(c?d)`.
 
-It knows hands of four cards only.
+It knows hands of four cards only. What stands around the formula is read in our way, not in its:
+
+- it takes a whole text as JSON or else the first `"formula": "..."` in it, we the last object that
+  can be read; so of two objects it scores the first, and an echoed template before the answer too;
+- without an object that we can read, the score is -3, also where it would find a formula;
+- of a picture it reads bare or single-quoted cards in broken JSON only, and gives -1.5 to valid
+  JSON; we read both, and give -1.5 where cards are misread and -3 where no object can be read;
+- its `\\d` also matches digits of other scripts, which cost -1 there and -3 here.
 """
 
 import itertools
@@ -42,9 +51,11 @@ OVER_BUDGET = -1.0  # the answer after the last turn, whatever it says
 
 @struct.dataclass
 class Refusals:
-    """Exact solutions that floats miss, each as two words; see `_words`."""
+    """Exact solutions that floats miss under one rule, each as two words; see `_words`."""
 
     words: jax.Array  # i32[2, K]
+    values: jax.Array  # i32[13] of the rule
+    target: jax.Array  # i32[] of the rule
 
 
 def released(findings: Findings, refusals: Refusals, visual: bool) -> jax.Array:  # f32[]
@@ -109,6 +120,17 @@ def check_cards(rule: Rule) -> None:
         )
 
 
+def check_rule(refusals: Refusals, rule: Rule) -> None:
+    """Raises ValueError unless the refusals are those of hands under the rule."""
+    check_cards(rule)
+    values, target = tuple(np.asarray(refusals.values).tolist()), int(refusals.target)
+    if (values, target) != (tuple(rule.values), rule.target):
+        raise ValueError(
+            f"the rewards are refusals for target={target} and values {values}, but the rule has "
+            f"target={rule.target} and values {tuple(rule.values)}; give find_refusals(rule)"
+        )
+
+
 def find_refusals(rule: Rule) -> Refusals:
     """Every solution of every hand under the rule that Python's floats would not call one.
 
@@ -130,7 +152,12 @@ def find_refusals(rule: Rule) -> Refusals:
         wrong = floats != rule.target
         sizes = np.broadcast_to(_left_sizes(tree), (int(wrong.sum()), CARDS - 1))
         missed.append(np.stack(_pack(leaves[rows][wrong].T, operators[rows][wrong].T, sizes.T)))
-    return Refusals(jnp.asarray(np.unique(np.concatenate(missed, axis=1), axis=1), jnp.int32))
+    words = np.unique(np.concatenate(missed, axis=1), axis=1)
+    return Refusals(
+        words=jnp.asarray(words, jnp.int32),
+        values=jnp.asarray(rule.values, jnp.int32),
+        target=jnp.int32(rule.target),
+    )
 
 
 def _in_floats(

@@ -5,6 +5,8 @@ Memorizes, RL Generalizes, Section 4.1; the released code deals with replacement
 """
 
 import dataclasses
+import numbers
+from collections.abc import Sequence
 
 RANKS = ("A", "2", "3", "4", "5", "6", "7", "8", "9", "10", "J", "Q", "K")
 SUITS = ("spades", "hearts", "diamonds", "clubs")
@@ -22,7 +24,9 @@ class Rule:
     `values` holds the worth of A, 2, ..., K in this order. `with_replacement` draws every card
     from a full deck of the allowed suits, as the released code does; without, the hand comes from
     one deck, as the paper says. `needs_face_card` keeps only hands with a J, Q or K, so that the
-    rule always matters.
+    rule always matters: of these, each is as likely as without. `forces_face_card` instead deals as
+    the released code does out of distribution: all cards but one as usual, a J, Q or K put in among
+    them at random, so that a hand is the likelier the more faces it has. It needs replacement.
     """
 
     values: tuple[int, ...]
@@ -31,11 +35,24 @@ class Rule:
     suits: tuple[str, ...] = SUITS
     with_replacement: bool = True
     needs_face_card: bool = False
+    forces_face_card: bool = False
 
     def __post_init__(self) -> None:
         _check_integer("target", self.target, highest=LARGEST_INTEGER - 1)
-        if self.cards not in (3, 4, 5) or isinstance(self.cards, bool):
+        whole = isinstance(self.cards, numbers.Integral) and not isinstance(self.cards, bool)
+        if not whole or self.cards not in (3, 4, 5):
             raise ValueError(f"cards={self.cards!r} must be 3, 4 or 5")
+        for name in ("with_replacement", "needs_face_card", "forces_face_card"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be True or False")
+        if self.forces_face_card and not self.with_replacement:
+            raise ValueError(
+                "forces_face_card=True puts a card in among others drawn with replacement; give "
+                "with_replacement=True, or needs_face_card=True instead"
+            )
+        for name in ("values", "suits"):
+            if not isinstance(getattr(self, name), Sequence):
+                raise ValueError(f"{name}={getattr(self, name)!r} must be a tuple")
         if len(self.values) != len(RANKS):
             raise ValueError(
                 f"values has {len(self.values)} entries; give {len(RANKS)}, one each for "
@@ -70,52 +87,3 @@ def face_values(jack: int, queen: int, king: int) -> tuple[int, ...]:
 
 FACES_AS_TEN = Rule(values=face_values(10, 10, 10))
 FACES_IN_ORDER = Rule(values=face_values(11, 12, 13))
-
-
-@dataclasses.dataclass(frozen=True)
-class Shift:
-    """A rule to train under and one or more, by name, that training never shows."""
-
-    train: Rule
-    test: dict[str, Rule]
-
-
-def paper_rule_shift() -> Shift:
-    """The paper's direction: train with J = Q = K = 10, test with 11, 12, 13."""
-    return Shift(FACES_AS_TEN, {"faces_in_order": _with_face_card(FACES_IN_ORDER)})
-
-
-def slides_rule_shift() -> Shift:
-    """The talk's direction, the reverse: train with 11, 12, 13, test with J = Q = K = 10."""
-    return Shift(FACES_IN_ORDER, {"faces_as_ten": _with_face_card(FACES_AS_TEN)})
-
-
-def visual_shift(rule: Rule) -> Shift:
-    """Train on spades and clubs, test on hearts and diamonds, under one arithmetic rule.
-
-    With FACES_AS_TEN this is the visual shift of the paper's direction, with FACES_IN_ORDER that
-    of the slides'.
-    """
-    black = dataclasses.replace(rule, suits=BLACK)
-    return Shift(black, {"red_suits": dataclasses.replace(rule, suits=RED)})
-
-
-def diverse_rule_shift() -> Shift:
-    """The families of Debunk the Myth of SFT Generalization (arXiv 2510.00237) against one rule.
-
-    Face cards all 5, all 7 or all 12, in order, or large, and hands of five. What that paper's
-    "large" values are is not in the summary at hand: here 14, 15 and 16.
-    """
-    families = {
-        "all_5": Rule(values=face_values(5, 5, 5), needs_face_card=True),
-        "all_7": Rule(values=face_values(7, 7, 7), needs_face_card=True),
-        "all_12": Rule(values=face_values(12, 12, 12), needs_face_card=True),
-        "faces_in_order": _with_face_card(FACES_IN_ORDER),
-        "large": Rule(values=face_values(14, 15, 16), needs_face_card=True),
-        "five_cards": dataclasses.replace(FACES_AS_TEN, cards=5),
-    }
-    return Shift(FACES_AS_TEN, families)
-
-
-def _with_face_card(rule: Rule) -> Rule:
-    return dataclasses.replace(rule, needs_face_card=True)

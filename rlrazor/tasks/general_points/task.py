@@ -7,6 +7,7 @@ same size are two values of it, and run in one compiled program.
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -36,7 +37,7 @@ from rlrazor.tasks.general_points.rewards import RewardTable, graded
 from rlrazor.tasks.general_points.rule import Rule
 from rlrazor.tasks.general_points.solver import formula_pieces, sample_solution
 from rlrazor.tasks.general_points.trees import trees
-from rlrazor.tasks.general_points.verifier import verify
+from rlrazor.tasks.general_points.verifier import Findings, verify
 from rlrazor.tasks.protocol import Observation, Verdict
 from rlrazor.types import Vocabulary
 
@@ -81,7 +82,15 @@ def make_look(
     rotation: float = 0.0,
     scale: float = 0.0,
 ) -> Look:
-    """Pictures of hands in a row; ValueError if the cards do not fit."""
+    """Pictures of hands in a row; ValueError if the cards do not fit or could not be seen.
+
+    For the three amounts see `pictures.jitter`; a `scale` of 1 would make a card vanish.
+    """
+    for name, amount in (("shift", shift), ("rotation", rotation), ("scale", scale)):
+        if not isinstance(amount, numbers.Real) or not 0 <= amount < math.inf:
+            raise ValueError(f"{name}={amount!r} must be a finite number that is not negative")
+    if scale >= 1:
+        raise ValueError(f"scale={scale!r} must be below 1: a card of no size cannot be seen")
     tidy = lay_out(cards, height, width, card_height)
     amounts = (jnp.float32(amount) for amount in (shift, rotation, scale))
     return Look(make_atlas(card_height), tidy, *amounts, height=height, width=width)
@@ -161,20 +170,26 @@ class GeneralPoints:
 
         The budget's last turn is judged like any other. An answer to a hand that is over is judged
         as over budget and changes nothing.
+
+        A correct answer ends the hand. With `released.Refusals` it is ended as the released code
+        does, by the reward of a solution and by nothing else: by `4*(1+2+3)=25` too, though it is
+        not `correct`, and not by the right formulas that this code does not pay, which are asked
+        for again, as a wrong value or, with a space or a sign of its own, as illegal.
         """
         over = state.terminated | state.truncated
         findings = verify(answer, state.hand.ranks, self.values, self.target)
         if isinstance(self.rewards, RewardTable):
             reward, excess = graded(findings, self.rewards), self.rewards.over_budget
+            ends = findings.correct
         else:
             reward = released.released(findings, self.rewards, self.look is not None)
             excess = released.OVER_BUDGET
-        correct = findings.correct & ~over
-        failures = {name: flag & ~over for name, flag in findings.failures.items()}
+            ends = reward == released.CORRECT
         turn = state.turn + ~over
-        said, said_length = self._say(state, answer, failures)
-        terminated = state.terminated | correct
-        truncated = state.truncated | (~over & ~correct & (turn >= self.budget))
+        unpaid = findings.correct & ~ends
+        said, said_length = self._say(state, answer, findings, unpaid, reward)
+        terminated = state.terminated | (ends & ~over)
+        truncated = state.truncated | (~over & ~ends & (turn >= self.budget))
         silent = terminated | truncated
         new = dataclasses.replace(
             state,
@@ -186,13 +201,29 @@ class GeneralPoints:
         )
         return new, Verdict(
             reward=jnp.where(over, excess, reward).astype(jnp.float32),
-            correct=correct,
-            failures={**failures, "over_budget": over},
+            correct=findings.correct & ~over,
+            failures={
+                **{name: flag & ~over for name, flag in findings.failures.items()},
+                "over_budget": over,
+            },
         )
 
     def _say(
-        self, state: PointsState, answer: jax.Array, failures: dict[str, jax.Array]
+        self,
+        state: PointsState,
+        answer: jax.Array,  # u8[T]
+        findings: Findings,
+        unpaid: jax.Array,  # bool[] right, but the released code does not pay it
+        reward: jax.Array,  # f32[]
     ) -> tuple[jax.Array, jax.Array]:  # i32[W], i32[]
+        failures = findings.failures
+        wrong_left = failures["wrong_value"] & ~findings.solves
+        illegal = unpaid & (reward == released.ILLEGAL)
+        failures = failures | {
+            "illegal_formula": failures["illegal_formula"] | illegal,
+            "wrong_right_side": failures["wrong_value"] & findings.solves,
+            "wrong_value": failures["wrong_value"] | unpaid,
+        }
         sentence = choose_sentence(failures, visual=self.look is not None)
         tokens = self.feedback.tokens[sentence]
         tokens = jnp.pad(tokens, (0, self.words_size - len(tokens)))
@@ -201,7 +232,7 @@ class GeneralPoints:
             return tokens, length
         hand = self.values[state.hand.ranks - 1]
         leaked, leaked_length = leaking_words(answer, hand, self.target, self.leak, self.words_size)
-        leaks = failures["wrong_value"] & (leaked_length > 0)
+        leaks = wrong_left & (leaked_length > 0)
         return jnp.where(leaks, leaked, tokens), jnp.where(leaks, leaked_length, length)
 
     def demonstrate(
@@ -290,8 +321,18 @@ def make_general_points(
             f"the pictures show {len(look.tidy.x)} cards and the rule deals {rule.cards}; make the "
             f"look with cards={rule.cards}"
         )
+    if not isinstance(vocabulary, Vocabulary):
+        raise ValueError(
+            f"vocabulary is a {type(vocabulary).__name__}; give a Vocabulary, such as "
+            "runtime.tokenizer.vocabulary(tokenizer)"
+        )
     if isinstance(rewards, released.Refusals):
-        released.check_cards(rule)
+        released.check_rule(rewards, rule)
+    elif not isinstance(rewards, RewardTable):
+        raise ValueError(
+            f"rewards={rewards!r} must be a RewardTable, such as PAPER, PAPER_VISUAL or BINARY, or "
+            "find_refusals(rule) for the released code's"
+        )
     pieces.check_target(rule)
     tokens, lengths = pieces.piece_table(vocabulary.encode_inside, vocabulary.decode)
     feedback = feedback_table(sentences, vocabulary.encode_reply or vocabulary.encode_inside)

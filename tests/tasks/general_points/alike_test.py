@@ -134,7 +134,9 @@ def of_pictures(**sizes):
         lambda: make(dataclasses.replace(AS_TEN, with_replacement=False)),
         lambda: make(AS_TEN, leak=True),
         lambda: make(AS_TEN, visual=True),
-        lambda: dataclasses.replace(make(AS_TEN), rewards=Refusals(jnp.zeros((2, 1), jnp.int32))),
+        lambda: dataclasses.replace(
+            make(AS_TEN), rewards=make(FACES_IN_ORDER, **FOUR_SEEN).rewards
+        ),
     ],
     ids=["cards", "with_replacement", "leak", "pictures", "rewards"],
 )

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import itertools
+import math
 
 import chex
 import jax
@@ -82,6 +83,41 @@ def test_every_admissible_deal_is_equally_likely(with_replacement, needs_face_ca
     assert stats.chisquare([seen[hand] for hand in support]).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("rule", [SMALL, FACES_IN_ORDER], ids=["small", "study"])
+def test_a_face_card_is_put_in_as_the_released_code_does(rule):
+    """Against its own way: all cards but one at random, then a J, Q or K, shuffled; if solvable."""
+    rule = dataclasses.replace(rule, forces_face_card=True)
+    hands = collections.Counter()
+    for others in itertools.combinations_with_replacement(range(1, 14), rule.cards - 1):
+        counts = collections.Counter(others).values()
+        orders = math.factorial(rule.cards - 1) // math.prod(map(math.factorial, counts))
+        for face in (11, 12, 13):
+            hands[tuple(sorted((*others, face)))] += orders
+    solvable = {
+        hand: weight
+        for hand, weight in hands.items()
+        if is_solvable(tuple(sorted(rule.values[rank - 1] for rank in hand)), rule.target)
+    }
+    drawn = dealt(rule) + dealt(rule, seed=1)
+    seen = collections.Counter(tuple(sorted(rank for rank, _ in hand)) for hand in drawn)
+    assert set(seen) <= set(solvable)
+    scale = len(drawn) / sum(solvable.values())
+    # Rare hands together, so that every class is expected ten times or more.
+    classes = collections.defaultdict(lambda: np.zeros(2))
+    for hand, weight in solvable.items():
+        key = hand if weight * scale >= 10 else ("rare", sum(rank > 10 for rank in hand))
+        classes[key] += seen[hand], weight * scale
+    observed, expected = np.array([*classes.values()]).T
+    assert len(classes) > 5
+    assert stats.chisquare(observed, expected).pvalue > 1e-3
+    # Every order and suit is as likely as another.
+    first = collections.Counter(hand[0][0] > 10 for hand in drawn)
+    last = collections.Counter(hand[-1][0] > 10 for hand in drawn)
+    assert stats.chi2_contingency([list(first.values()), [last[k] for k in first]])[1] > 1e-3
+    suits = collections.Counter(suit for hand in drawn for rank, suit in hand if rank > 10)
+    assert stats.chisquare([suits[SUITS.index(suit)] for suit in rule.suits]).pvalue > 1e-3
+
+
 def test_hands_are_counted_as_they_can_be_dealt():
     """All four cards of the paper's game: the known number of hands, and of ways to deal them."""
     for rule, ways_to_deal in (
@@ -111,6 +147,7 @@ CHANGES = {
     "suits": BLACK,
     "with_replacement": False,
     "needs_face_card": True,
+    "forces_face_card": True,
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlrazor.tasks.general_points import feedback
-from rlrazor.tasks.general_points.feedback import FAILURES, SENTENCES
+from rlrazor.tasks.general_points.feedback import FAILURES, SENTENCES, STUDY_SENTENCES
 
 ORDER = (
     "no_object",
@@ -18,6 +18,7 @@ ORDER = (
     "number_not_on_cards",
     "card_reused",
     "card_unused",
+    "wrong_right_side",
     "wrong_value",
 )
 
@@ -31,12 +32,12 @@ def twin(failures, visual):
 
 @pytest.mark.parametrize("visual", [False, True])
 def test_the_first_failure_speaks_and_one_trace_serves_all(visual):
-    every = np.array(list(itertools.product([False, True], repeat=8)))
+    every = np.array(list(itertools.product([False, True], repeat=9)))
     failures = {name: every[:, i] for i, name in enumerate(ORDER)}
-    failures["over_budget"] = np.ones(256, bool)  # has no words
+    failures["over_budget"] = np.ones(512, bool)  # has no words
     chex.clear_trace_counter()
     traced = jax.jit(chex.assert_max_traces(feedback.choose_sentence, n=1), static_argnums=1)
-    solo = [traced({n: f[i] for n, f in failures.items()}, visual) for i in range(256)]
+    solo = [traced({n: f[i] for n, f in failures.items()}, visual) for i in range(512)]
     assert solo[0].dtype == jnp.int32
     expected = [twin(dict(zip(ORDER, row, strict=True)), visual) for row in every]
     np.testing.assert_array_equal(solo, expected)
@@ -72,7 +73,19 @@ def test_missing_and_unknown_failures_are_errors():
 
 def test_sentences_name_the_failure_and_no_solution():
     assert FAILURES == ORDER
-    assert len(set(SENTENCES.values())) == 8
+    assert len(set(SENTENCES.values())) == 9
     for sentence in SENTENCES.values():
         assert sentence.startswith("You failed this trial because ")
         assert not re.search(r"[0-9+*/()=]", sentence)
+
+
+def test_the_right_side_may_go_without_a_sentence_of_its_own():
+    assert {*SENTENCES} - {*STUDY_SENTENCES} == {"wrong_right_side"}
+    table = feedback.feedback_table(STUDY_SENTENCES, lambda text: list(text.encode()))
+    rows = np.asarray(table.tokens)[[1 + ORDER.index(n) for n in ORDER[-2:]]]
+    assert bytes(rows[0].tolist()).rstrip(b"\0").decode() == f"\n{SENTENCES['wrong_value']}\n"
+    np.testing.assert_array_equal(*rows)
+    with pytest.raises(ValueError, match="lack wrong_value; give one"):
+        feedback.feedback_table(
+            {name: text for name, text in SENTENCES.items() if "wrong" not in name}, str.encode
+        )

@@ -127,12 +127,16 @@ def test_fields_are_those_that_json_reads():
             continue
         try:
             latin = text[starts[-1] :].decode("latin-1")
-            loaded, _ = json.JSONDecoder(strict=False).raw_decode(latin)
+            decoder = json.JSONDecoder(strict=False, object_pairs_hook=tuple)
+            pairs, _ = decoder.raw_decode(latin)
         except (ValueError, RecursionError):
             continue
-        lists = [v for k in ("cards", "number", "numbers") if isinstance(v := loaded.get(k), list)]
+        lists = [v for k, v in pairs if k in ("cards", "number", "numbers") and isinstance(v, list)]
         refused = any(isinstance(item, list) for items in lists for item in items)
-        if not isinstance(loaded.get("formula"), str) or refused:
+        refused |= any(isinstance(value, tuple) for _, value in pairs)  # an object
+        refused |= any(not isinstance(value, str) for key, value in pairs if key == "formula")
+        loaded = dict(pairs)
+        if "formula" not in loaded or refused:
             continue
         compared += 1
         fields = read_object(text)

@@ -28,10 +28,9 @@ def solutions(numbers, target):
 
 def beginning_of(text, ranks, rule):
     """The longest beginning of the formula that also begins a solution, token by token."""
-    inside = points_judge.last_object(text)
-    assert inside is not None
-    fields = points_judge.read_fields(inside)
-    left = fields.formula.decode().split("=")[0]
+    fields = points_judge.read_object(text)
+    assert fields is not None
+    left = points_judge.plainly(fields.formula).decode().split("=")[0]
     tokens = re.findall(r"\d+|[-+*/()]", left)
     longest = 0
     for solution in solutions(tuple(sorted(rule.values[r - 1] for r in ranks)), rule.target):
@@ -66,7 +65,8 @@ def test_the_longest_beginning_is_that_of_the_twin(rule):
         assert "".join(PIECES[p] for p in pieces) == expected, texts[i]
         assert np.all(np.trim_zeros(pieces, "b") > 0)
         lengths.add(np.count_nonzero(pieces))
-    assert lengths >= {0, 1, 2, 3, 5}
+    assert lengths >= {0, 1, 2, 3}
+    assert max(lengths) > 3
     assert max(lengths) >= 4 * rule.cards - 7
 
 
@@ -108,6 +108,13 @@ def after_answers(task, texts, hands):
     return [tiny_points.decoded(*row) for row in zip(after.words, lengths, strict=True)]
 
 
+def left_side_is_right(text):
+    fields = points_judge.read_object(text)
+    assert fields is not None
+    formula = points_judge.read_formula(fields.formula)
+    return points_judge.left_side_reaches(formula, AS_TEN.target)
+
+
 def test_words_leak_only_where_the_value_is_wrong():
     task = leaking_task()
     texts, hands, _ = judged(AS_TEN, seed=4, count=GAMES)
@@ -116,13 +123,15 @@ def test_words_leak_only_where_the_value_is_wrong():
     leaked = 0
     for text, hand, heard in zip(texts, hands, said, strict=True):
         flags = points_judge.judge(text, hand, AS_TEN)
-        given_away = beginning_of(text, hand, AS_TEN) if flags["wrong_value"] else ""
+        flags["wrong_right_side"] = flags["wrong_value"] and left_side_is_right(text)
+        leaks = flags["wrong_value"] and not flags["wrong_right_side"]
+        given_away = beginning_of(text, hand, AS_TEN) if leaks else ""
         first = [name for name in SENTENCES if flags[name] and name != "cards_misread"]
         words = f"\n{SENTENCES[first[0]]}\n" if first else ""
         words = f"\n{BEFORE}{given_away}{AFTER}\n" if given_away else words
         assert heard == words, text
         leaked += bool(given_away)
-    assert 20 < leaked < len(texts) / 2
+    assert 10 < leaked < len(texts) / 2
 
 
 def test_the_leak_goes_by_the_judges_rule_and_target():

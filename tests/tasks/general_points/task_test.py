@@ -14,9 +14,9 @@ import pytest
 from rlrazor.runtime import tokenizer as tk
 from rlrazor.tasks.general_points import prompts
 from rlrazor.tasks.general_points.feedback import SENTENCES
-from rlrazor.tasks.general_points.released import Refusals
+from rlrazor.tasks.general_points.released import Refusals, find_refusals
 from rlrazor.tasks.general_points.rewards import BINARY, PAPER, PAPER_VISUAL
-from rlrazor.tasks.general_points.rule import FACES_IN_ORDER, RANKS, RED, Rule, face_values
+from rlrazor.tasks.general_points.rule import BLACK, FACES_IN_ORDER, RANKS, RED, Rule, face_values
 from rlrazor.tasks.general_points.task import LONGEST_BUDGET, make_general_points, make_look
 from tests.oracles import points_judge, tiny_points
 from tests.oracles.tiny_points import (
@@ -261,7 +261,8 @@ def test_every_reward_of_a_table_is_alive():
 def test_the_released_codes_rewards():
     task, hand = make(FACES_IN_ORDER, **FOUR_SEEN), (3, 3, 8, 8)
     assert isinstance(task.rewards, Refusals)
-    trusting = dataclasses.replace(task, rewards=Refusals(jnp.full_like(task.rewards.words, -1)))
+    nothing = jnp.full_like(task.rewards.words, -1)
+    trusting = dataclasses.replace(task, rewards=dataclasses.replace(task.rewards, words=nothing))
     own, plain = (answer(text, hand) for text in ("8/(3-8/3)=24", "(8/(3-8/3))"))
     for text, refused in ((own, 0), (plain, -1)):
         for judge, reward in ((task, refused), (trusting, 5)):
@@ -278,6 +279,52 @@ def test_the_released_codes_rewards():
         assert verdict.reward == reward
     ended = dataclasses.replace(state, truncated=jnp.bool_(True))
     assert play(task, ended, own)[1].reward == -1
+
+
+def released_answer(formula, ranks):
+    return answer(formula, ranks, FACES_IN_ORDER)
+
+
+RELEASED = {  # hand, reward, correct, ends, what is said
+    "4*(1+2+3)": ((1, 2, 3, 4), 5, True, True, ""),
+    "4*(1+2+3)=24": ((1, 2, 3, 4), 5, True, True, ""),
+    "4*(1+2+3)=99": ((1, 2, 3, 4), 5, False, True, ""),
+    "4*(1+2+3)=25": ((1, 2, 3, 4), 5, False, True, ""),
+    "4*(1+2+3)=": ((1, 2, 3, 4), 5, False, True, ""),
+    "4*(1+2+3)=24=24": ((1, 2, 3, 4), 5, False, True, ""),
+    "4*(1+2+3)=24.0": ((1, 2, 3, 4), 5, False, True, ""),
+    "4*(1+2+3)= {}": ((1, 2, 3, 4), 5, False, True, ""),
+    "8/(3-8/3)": ((3, 3, 8, 8), 0, True, False, "wrong_value"),
+    "(8/(3-8/3))": ((3, 3, 8, 8), -1, True, False, "wrong_value"),
+    "4 * (1+2+3) = 24": ((1, 2, 3, 4), -3, True, False, "illegal_formula"),
+    "4\u00d7(1+2+3)": ((1, 2, 3, 4), -3, True, False, "illegal_formula"),
+    "4x(1+2+3)": ((1, 2, 3, 4), -3, True, False, "illegal_formula"),
+    "4*(1+2+3": ((1, 2, 3, 4), 1, False, False, "illegal_formula"),
+    "4+1+2+3": ((1, 2, 3, 4), -1, False, False, "wrong_value"),
+}
+
+
+def test_released_rewards_end_a_hand_as_the_released_code_does():
+    task = with_budget(make(FACES_IN_ORDER, refusals=True, wordings=1), 2)
+    for formula, (hand, reward, correct, ends, words) in RELEASED.items():
+        state, verdict = play(task, start(task, hand), released_answer(formula, hand))
+        assert (float(verdict.reward), bool(verdict.correct)) == (reward, correct), formula
+        assert (bool(state.terminated), bool(state.truncated)) == (ends, False), formula
+        assert said(task, state) == (f"\n{SENTENCES[words]}\n" if words else ""), formula
+        again, verdict = play(task, state, released_answer(formula, hand))
+        assert float(verdict.reward) == (-1 if ends else reward), formula
+        assert bool(again.terminated | again.truncated)
+
+
+def test_a_right_formula_with_a_wrong_right_side_is_told_so():
+    for leak in (False, True):
+        task = make(leak=leak)
+        state, verdict = play(task, start(task, HAND), answer("2*3*4=25", HAND))
+        assert set_flags(verdict) == {"wrong_value"}
+        assert said(task, state) == f"\n{SENTENCES['wrong_right_side']}\n"
+        state, verdict = play(task, start(task, HAND), answer("2+3+4=25", HAND))
+        assert set_flags(verdict) == {"wrong_value"}
+        assert SENTENCES["wrong_right_side"] not in said(task, state)
 
 
 def test_seen_cards_that_are_misread_are_spoken_of_and_named_cards_are_not():
@@ -330,6 +377,10 @@ def spelled_without(characters):
         (AS_TEN, {"templates": ["$target $face_rule"]}, r"lacks \$cards"),
         (AS_TEN, {"sentences": {"no_object": "?"}}, "sentences lack malformed_field"),
         (Rule((0,) * 13, cards=3), {}, "no hand of 3 cards reaches target=24"),
+        (AS_TEN, {"rewards": "paper"}, "rewards='paper' must be a RewardTable, such as PAPER, PAP"),
+        (AS_TEN, {"rewards": None}, r"rewards=None must be .* or find_refusals\(rule\)"),
+        (AS_TEN, {"templates": [None]}, "template None must be a string"),
+        (AS_TEN, {"vocabulary": tiny_points.tokenizer()}, "vocabulary is a Tokenizer; give a Voc"),
     ],
 )
 def test_mistakes_are_refused(rule, changes, message):
@@ -340,6 +391,38 @@ def test_mistakes_are_refused(rule, changes, message):
         changes["look"] = tiny_points.look(changes["look"])
     with pytest.raises(ValueError, match=message):
         make_general_points(rule, **settings(**changes))
+
+
+def test_refusals_of_another_rule_are_refused():
+    refusals = find_refusals(FACES_IN_ORDER)
+    for change in (
+        {"values": face_values(10, 10, 10)},
+        {"target": 36},
+        {"target": 36, "values": face_values(10, 10, 10)},
+    ):
+        rule = dataclasses.replace(FACES_IN_ORDER, **change)
+        with pytest.raises(ValueError, match=r"refusals for target=24 .* give find_refusals\(rule"):
+            make_general_points(rule, **settings(rewards=refusals))
+    black = dataclasses.replace(FACES_IN_ORDER, suits=BLACK, needs_face_card=True)
+    task = make_general_points(black, **settings(rewards=refusals))
+    assert task.rewards is refusals
+
+
+@pytest.mark.parametrize(
+    ("amounts", "message"),
+    [
+        ({"shift": float("nan")}, "shift=nan must be a finite number that is not negative"),
+        ({"rotation": float("inf")}, "rotation=inf must be a finite number"),
+        ({"scale": -0.1}, r"scale=-0\.1 must be a finite number that is not negative"),
+        ({"shift": "a"}, "shift='a' must be a finite number"),
+        ({"shift": None}, "shift=None must be a finite number"),
+        ({"scale": 1.0}, r"scale=1\.0 must be below 1: a card of no size cannot be seen"),
+        ({"scale": 2}, "scale=2 must be below 1"),
+    ],
+)
+def test_looks_without_cards_to_see_are_refused(amounts, message):
+    with pytest.raises(ValueError, match=message):
+        make_look(3, height=24, width=60, card_height=20, **amounts)
 
 
 def test_no_card_is_named_where_cards_are_seen():

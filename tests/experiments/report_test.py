@@ -70,7 +70,7 @@ def test_several_studies_stay_apart_and_each_verdict_says_whose(files, pages, tm
 def test_several_files_of_one_study_are_pooled(files, pages, tmp_path):
     more = synthetic_results.write(tmp_path / "more.jsonl", **(TINY | {"arms": ("dft",)}))
     report.build({"both": [files["digits"], more]}, tmp_path, resamples=9)
-    assert pages[0][0]["both"].results.arms == ("sft1", "grpo", "dft")
+    assert pages[0][0]["both"].results.arms == ("grpo", "sft1", "dft")
 
 
 def test_the_files_of_each_study():

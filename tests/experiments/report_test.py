@@ -99,6 +99,16 @@ def test_a_mistaken_choice_of_studies(results, study, sentence):
         report.chosen(results, study)
 
 
+def test_families_from_the_command_line():
+    assert report.families(["my_rl:reward", "a:b:near"]) == {"my_rl": "reward", "a:b": "near"}
+    assert report.families(None) == {}
+    for text in ("my_rl", ":reward", "my_rl:rl"):
+        with pytest.raises(
+            ValueError, match=rf"--family={text} must be --family=ARM:FAMILY; .*near"
+        ):
+            report.families([text])
+
+
 def test_the_command(files, tmp_path):
     out = tmp_path / "out"
     studies = [f"--study={name}={path}" for name, path in files.items()]

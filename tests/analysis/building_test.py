@@ -35,7 +35,7 @@ def test_a_file_a_folder_or_several(tmp_path, studies):
         assert list(found) == [""]
         assert len(found[""].found) == 8
         assert options == {"title": "mine", "resamples": 9}
-    with pytest.raises(ValueError, match="give at least one results.jsonl"):
+    with pytest.raises(ValueError, match=r"give at least one results\.jsonl"):
         building.build([], tmp_path)
 
 

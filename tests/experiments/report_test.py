@@ -103,9 +103,7 @@ def test_families_from_the_command_line():
     assert report.families(["my_rl:reward", "a:b:near"]) == {"my_rl": "reward", "a:b": "near"}
     assert report.families(None) == {}
     for text in ("my_rl", ":reward", "my_rl:rl"):
-        with pytest.raises(
-            ValueError, match=rf"--family={text} must be --family=ARM:FAMILY; .*near"
-        ):
+        with pytest.raises(ValueError, match=rf"--family={text} must be --family=ARM:FAMILY"):
             report.families([text])
 
 

@@ -38,8 +38,8 @@ ROLES: Mapping[str, str] = {
     "two_sided": "learns from right and wrong answers, in that two by two",
     "unnormalised": "does not divide advantages by their standard deviation, in that comparison",
     "normalised": "divides advantages by their standard deviation, and is otherwise the same",
-    "oracle": "imitates samples of the right distribution that is nearest to the base",
-    "oracle_soft": "imitates that distribution itself",
+    "kl_minimal": "imitates samples of the right distribution that is nearest to the base",
+    "kl_minimal_soft": "imitates that distribution itself",
 }
 
 NEW, PRIOR = "new", "prior"

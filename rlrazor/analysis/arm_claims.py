@@ -46,7 +46,7 @@ def rl_less(results: Results, rl: Sequence[str], sft: Sequence[str]) -> Verdict:
 def oracle_less(results: Results, rl: Sequence[str]) -> Verdict:
     """The paper's oracle samples its labels; soft targets are another arm, named beside it."""
 
-    soft_arms = results.cast("oracle_soft")
+    soft_arms = results.cast("kl_minimal_soft")
 
     def finish(entries, _gap_interval, word):
         if all(entry.arm not in soft_arms for entry in entries):
@@ -59,7 +59,7 @@ def oracle_less(results: Results, rl: Sequence[str]) -> Verdict:
         "oracle_less",
         "SFT on the KL-minimal (oracle) labels forgets even less than RL.",
         more=("RL", rl),
-        less=("oracle SFT", results.cast("oracle")),
+        less=("oracle SFT", results.cast("kl_minimal")),
         also=soft_arms,
         finish=finish,
     )
@@ -112,7 +112,7 @@ def advantage_norm(results: Results, sft: Sequence[str]) -> Verdict:
     Does not hold if both are decided and agree.
     """
     claim = "Dividing advantages by their standard deviation changes whether RL forgets less."
-    quantity = "excess over the SFT frontier, GRPO with std minus without, final runs"
+    quantity = "excess over the SFT frontier, normalised advantages minus plain, final runs"
     pair = norm_pair(results)
     named = [arm for arm in pair if arm]
     chosen = results.select(np.isin(results["arm"], [*named, *sft]))
@@ -134,7 +134,7 @@ def advantage_norm(results: Results, sft: Sequence[str]) -> Verdict:
     full = flip_map(chosen, pair, sft)
     counts = [sum(cell.word == w for cell in full.cells) for w in (LESS, MORE)]
     text = (
-        f"Over the SFT frontier, GRPO without normalisation forgets {points(plain.over_frontier)}"
+        f"Over the SFT frontier, RL without normalisation forgets {points(plain.over_frontier)}"
         f" ({plain.word}), with it {points(std.over_frontier)} ({std.word}). Of"
         f" {len(full.cells)} settings RL forgets less in {counts[0]}, more in {counts[1]}."
     )

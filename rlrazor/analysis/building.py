@@ -47,10 +47,8 @@ def read_studies(
     for name, files in named.items():
         paths = _paths(files)
         beside = paths[0].parent
-        trajectory, run = (
-            read_trajectory(beside / "trajectory.jsonl"),
-            read_run(beside / "run.json"),
-        )
+        run = read_run(beside / "run.json")
+        trajectory = read_trajectory(beside / "trajectory.jsonl")
         parts = by_base(load_results(paths, families=families))
         for base, part in parts.items():
             whole = len(parts) == 1

@@ -22,7 +22,7 @@ from rlrazor.analysis.shift import Shift, shifts
 from rlrazor.analysis.shift_words import words
 from rlrazor.analysis.statistics import Interval
 from rlrazor.analysis.style import ArmStyle, Styles
-from rlrazor.analysis.tables import coverage_text, measured
+from rlrazor.analysis.tables import measured
 from rlrazor.lines import KL
 
 UNTESTED = "not tested"
@@ -179,7 +179,17 @@ def _of(found: Sequence[Verdict], key: str, shift: str = "") -> Verdict | None:
 
 
 def _number(verdict: Verdict) -> str:
-    return measured(verdict) + coverage_text(verdict.ours)
+    return measured(verdict)
+
+
+def brackets(found: Sequence[Verdict]) -> str:
+    """What the brackets of the sentences are, once for all of them."""
+    known = [v.ours for v in found if v.ours is not None and v.ours.known]
+    if not known:
+        return "No brackets: one seed gives no interval."
+    worth = {i.n: f"{100 * i.coverage:.0f} % at {i.n} seeds" for i in known if i.kind == "r2"}
+    real = f"; those of R² hold the true value {', '.join(worth.values())}" if worth else ""
+    return f"Brackets: 95 % intervals over seeds{real}."
 
 
 def _points(interval: Interval) -> str:

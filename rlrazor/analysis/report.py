@@ -132,6 +132,7 @@ class _Shown:
     shifted: bool
     opening: Part  # Picture or Absent
     sentences: list[dict[str, str]]
+    brackets: str
     verdicts: list[dict[str, str]]
     missing_answer: str
     sections: list[Section]
@@ -161,6 +162,7 @@ def _shown(name: str, prefix: str, study: Study, resamples: int) -> _Shown:
         bool(results.shifts),
         first,
         [_sentence(sentence) for sentence in opening.sentences(main, found)],
+        opening.brackets(found),
         [_answer(verdict) for verdict in found],
         answer.reason if missing else "",
         [_prefixed(chapter, prefix) for chapter in chapters],

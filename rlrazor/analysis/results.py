@@ -290,10 +290,11 @@ def _fields(row: dict[str, Any], nested: dict[str, Any]) -> Iterable[tuple[str, 
 
 
 def _check_runs(rows: list[dict], places: list[str]) -> None:
-    """One line a run and step, one arm and seed a run, at most one final line a run."""
+    """One line a run and step, one arm and seed a run, one final line a run, one family an arm."""
     steps: dict[tuple[str, int], str] = {}
     finals: dict[str, str] = {}
     owners: dict[str, tuple[tuple[str, int], str]] = {}
+    families: dict[str, tuple[str, str]] = {}
     for row, place in zip(rows, places, strict=True):
         run, step, owner = row["run"], row["step"], (row["arm"], row["seed"])
         if (run, step) in steps:
@@ -310,6 +311,12 @@ def _check_runs(rows: list[dict], places: list[str]) -> None:
             raise ValueError(
                 f"{place}: run {run!r} has arm and seed {owner}, but {first_owner} at {first};"
                 " give every run its own name"
+            )
+        family, where = families.setdefault(row["arm"], (row["family"], place))
+        if family != row["family"]:
+            raise ValueError(
+                f"{place}: arm {row['arm']!r} has the family {row['family']!r}, but {family!r} at "
+                f"{where}; give every method its own arm"
             )
         steps[run, step] = place
         if row["final"]:

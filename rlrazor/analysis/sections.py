@@ -25,7 +25,6 @@ from rlrazor.analysis.hover import TippedFigure, both_svgs, inline_svg
 from rlrazor.analysis.law import isotonic_law, law_rows, left_out, quadratic_law, within_arms
 from rlrazor.analysis.predictors import PREDICTORS, Predictor, predictor_table
 from rlrazor.analysis.results import Results
-from rlrazor.analysis.statistics import Interval
 from rlrazor.analysis.style import Styles
 from rlrazor.analysis.tables import Table
 from rlrazor.analysis.trajectory import Trajectory, step_correlations
@@ -298,7 +297,8 @@ def data_section(results: Results, styles: Styles) -> Section:
             "t is used for means and paired differences. Runs and checkpoints of one seed share "
             "its data, its test questions and its base, so they are never counted as "
             "independent. Where all seeds share a base, intervals say nothing of other bases. "
-            "With one seed there is an estimate and no interval. " + _coverage(len(results.seeds)),
+            "With one seed there is an estimate and no interval. "
+            + f"{tables.nominal(len(results.seeds))}",
             f"Here: {support(results)} “Holds” and “does not hold” need the whole interval on one "
             "side of a threshold fixed beforehand; anything else is undecided. p-values are "
             "adjusted for the number of comparisons (Benjamini-Hochberg, false discoveries "
@@ -367,18 +367,6 @@ def _matched_table(entries: Sequence[Matched], sft: Sequence[str], styles: Style
     arms = [entry.arm for entry in entries]
     reference = next((arm for arm in (*sft, *arms) if arm in arms), arms[0])
     return tables.matched_table(entries, compare_arms(entries, reference), styles)
-
-
-def _coverage(n_seeds: int) -> str:
-    """What a 95 % interval is worth at this number of seeds."""
-    if n_seeds < 2:
-        return ""
-    r2 = round(100 * Interval(0.5, 0.4, 0.6, n_seeds, kind="r2").coverage)
-    return (
-        f"The 95 % are nominal: at {n_seeds} seeds an interval of R² holds the true value in about "
-        f"{r2} % of simulated studies (rlrazor/analysis/coverage.py); Student's t is exact where "
-        "seeds vary normally."
-    )
 
 
 def _families(results: Results) -> dict[str, Sequence[str]]:

@@ -124,11 +124,11 @@ def cluster_bootstrap(
     return Interval(estimate, low, high, n_seeds, level, kind)
 
 
-# Seeds -> measured coverage of a nominal 95 % interval, by coverage.simulate with 4000 studies
-# (error .005). Between two entries it is interpolated, beyond the last it stays.
+# Seeds -> measured coverage of a nominal 95 % interval, by coverage.simulate with 3000 studies
+# (error .006). Between two entries it is interpolated, beyond the last it stays.
+# A difference of two R2 on the same rows held the truth .93 to .98 of the time: as good as nominal.
 COVERAGE: Mapping[Kind, Mapping[int, float]] = {
-    "r2": {},
-    "r2 difference": {},
+    "r2": {2: 0.954, 3: 0.896, 4: 0.859, 5: 0.876, 6: 0.873, 8: 0.879, 10: 0.881, 20: 0.912},
 }
 
 # 1 - R2 is a ratio of two sums of squares, so its logarithm varies evenly and R2 stays below 1.

@@ -115,14 +115,15 @@ def predictor_rows(table: Sequence[PredictorRow]) -> Table:
     rows = []
     reasons = [f"{bars(row.predictor.label)}: {row.reason}" for row in table if row.reason]
     absent = f"Not available: {'; '.join(reasons)}." if reasons else ""
+    beside = any(row.predictor.paper_r2 is not None for row in table)
+    papers = ("Paper", "Replication") if beside else ()
     for row in table:
         paper, rival = row.predictor.paper_r2, row.predictor.replication_r2
         rows.append(
             (
                 bars(row.predictor.label),
                 number(row.pooled),
-                NONE if paper is None else f"{paper:.2f}",
-                NONE if rival is None else f"{rival:.2f}",
+                *(NONE if r2 is None else f"{r2:.2f}" for r2 in (paper, rival)[: len(papers)]),
                 number(row.within),
                 number(row.left_out),
                 _points(row.left_out_error),
@@ -132,15 +133,15 @@ def predictor_rows(table: Sequence[PredictorRow]) -> Table:
             )
         )
     return make_table(
-        "R² of a second-degree fit of forgetting in each measured change, beside the paper's "
-        "Table 1 and a public replication (one seed). Within: mean over methods of the R² of their "
-        "own fits. Left out: a method predicted from the "
-        "others, inside the fitted range, with its mean absolute error in points. " + absent,
+        "R² of a second-degree fit of forgetting in each measured change"
+        + ", beside the paper's Table 1 and a public replication (one seed)" * beside
+        + ". "
+        "Within: mean over methods of the R² of their own fits. Left out: a method predicted from "
+        "the others, inside the fitted range, with its mean absolute error in points. " + absent,
         (
             "Predictor",
             "R² here [95 %]",
-            "Paper",
-            "Replication",
+            *papers,
             "Within [95 %]",
             "Left out [95 %]",
             "Error",
@@ -340,6 +341,18 @@ def coverage_text(interval: Interval | None) -> str:
     return (
         f" (nominal {100 * interval.level:.0f} % interval; at {interval.n} seeds it holds the true "
         f"value {real} % of the time)"
+    )
+
+
+def nominal(n_seeds: int) -> str:
+    """What a 95 % interval is worth at this number of seeds."""
+    if n_seeds < 2:
+        return ""
+    r2 = round(100 * Interval(0.5, 0.4, 0.6, n_seeds, kind="r2").coverage)
+    return (
+        f"The 95 % are nominal: at {n_seeds} seeds an interval of R² holds the true value in about "
+        f"{r2} % of simulated studies (rlrazor/analysis/coverage.py); Student's t is exact where "
+        "seeds vary normally."
     )
 
 

@@ -92,7 +92,7 @@ def _untrained(results: Results) -> dict[str, str]:
     without, normalised = arm_claims.norm_pair(plain)
     family = {"RL": rl, "plain SFT": sft}
     needs: dict[str, Mapping[str, object]] = {
-        "oracle_less": {"the oracle": plain.cast("oracle"), "RL": rl},
+        "oracle_less": {"the oracle": plain.cast("kl_minimal"), "RL": rl},
         "on_policy": corners,
         "advantage_norm": {
             "RL without normalised advantages": without,

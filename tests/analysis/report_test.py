@@ -11,14 +11,24 @@ import pytest
 
 from rlrazor.analysis import report, sections
 from rlrazor.analysis.report import SHIFT_TITLE, Study, make_page, make_report, write_report
-from rlrazor.analysis.results import REQUIRED, load_results
+from rlrazor.analysis.results import load_results
 from rlrazor.analysis.trajectory import COSINE, KL_CHANGE, load_trajectory
 from rlrazor.analysis.verdicts import verdicts
+from rlrazor.lines import MEASURED
 from tests.oracles import synthetic_results, synthetic_shift
 
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}$x$"
 ODD = "\x00\ud800_& \u4e2d"
-FIGURES = ("law", "law_by_method", "predictors", "frontier", "matched", "flips", "flips_by_method")
+FIGURES = (
+    "opening",
+    "law",
+    "law_by_method",
+    "predictors",
+    "frontier",
+    "matched",
+    "flips",
+    "flips_by_method",
+)
 SMALL = {"seeds": 2, "learning_rates": (1e-5, 1e-3), "checkpoints": 3}
 
 
@@ -155,7 +165,7 @@ def test_names_from_results_are_never_markup(tmp_path):
     def rename(row):
         row["run"] = HOSTILE + row["run"]
         if row["arm"] == "grpo":
-            row["arm"] = HOSTILE + ODD
+            row |= {"arm": HOSTILE + ODD, "family": "reward"}
         row["hyperparameters"]["advantage_norm"] = HOSTILE
         row["hyperparameters"]["schedule"] = ODD
 
@@ -176,7 +186,7 @@ def test_names_from_results_are_never_markup(tmp_path):
 
 @pytest.mark.usefixtures("sketched")
 def test_required_columns_alone_are_enough(tmp_path):
-    page = page_of(build(tmp_path, keep=set(REQUIRED)))
+    page = page_of(build(tmp_path, keep={"run", "arm", "seed", "step", "final", *MEASURED}))
     assert "hyperparameters not given" in page.raw
     assert "not measured" in page.text
     assert "No trajectory.jsonl" in page.text
@@ -189,7 +199,7 @@ def test_one_seed_says_so_and_claims_no_interval(tmp_path):
     page = page_of(build(tmp_path, seeds=1))
     assert "1 seed: no interval" in page.text
     assert "(no interval)" in page.text
-    assert "95 % interval)" not in page.text
+    assert "% interval" not in page.text.split("How to read the numbers")[0]
     answer = page.raw[page.raw.index('id="answer"') : page.raw.index('id="law"')]
     assert answer.count('class="word undecided"') == 8
 
@@ -197,7 +207,9 @@ def test_one_seed_says_so_and_claims_no_interval(tmp_path):
 @pytest.mark.usefixtures("sketched")
 @pytest.mark.parametrize("arm", ["grpo", "sft1", "somebody's method"])
 def test_one_arm_still_makes_a_page(tmp_path, arm):
-    page = page_of(build(tmp_path, arms=("sft1",), change=lambda row: row.update(arm=arm)))
+    page = page_of(
+        build(tmp_path, arms=("sft1",), change=lambda row: row.update(arm=arm, family="outside"))
+    )
     assert "Not available" in page.text or "Nothing to predict from" in page.text
     assert "figure-law" in {f["id"] for f in page.all("figure")}
 
@@ -208,7 +220,7 @@ def test_nothing_finite_nothing_drawn_but_a_page_that_says_why(tmp_path):
         build(tmp_path, change=lambda row: row.update({"new/kl_base_policy_nats": None}))
     )
     assert "figure-law" not in {f["id"] for f in page.all("figure")}
-    assert "nothing to draw" in page.text
+    assert "KL(base‖policy) on the new task was not measured" in page.text
     assert "figure-frontier" in {f["id"] for f in page.all("figure")}
 
 
@@ -305,7 +317,10 @@ def test_each_study_has_the_chapters_that_it_has_alone(both, shifted):
         alone = page_of(study.results, trajectory=study.trajectory, run=study.run)
         mine = [i for i in ids_of(page) if i.removeprefix("figure-").startswith(f"{name}-")]
         mine = [i.replace(f"{name}-", "", 1) for i in mine]
-        assert mine == ["study", *(i for i in ids_of(alone) if i not in ("answer", "tip"))]
+        assert mine.count("figure-opening") == 1  # that of the shifted study opens the page
+        own = [i for i in mine if i != "figure-opening"]
+        skip = ("answer", "tip", "figure-opening")
+        assert own == ["study", *(i for i in ids_of(alone) if i not in skip)]
     assert "mine" in Page(make_page(studies, resamples=9, title="mine")[0]).text
     assert SHIFT_TITLE not in page_of({"a": both["digits"], "b": both["digits"]}).raw
 

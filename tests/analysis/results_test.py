@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from rlrazor.analysis.results import REQUIRED, load_results, main_base
+from rlrazor.analysis.results import ALWAYS, REQUIRED, by_base, load_results, main_base
 from tests.oracles import synthetic_results
 
 ROW = {
@@ -37,7 +37,7 @@ def test_columns_by_hand(tmp_path):
     }
     results = load(tmp_path, ROW, other)
     assert len(results) == results.n_runs == 2
-    assert results.arms == ("sft1", "grpo")  # the paper's order, not the file's
+    assert results.arms == ("grpo", "sft1")
     np.testing.assert_allclose(results["forgetting"], [0.125, 0.125])
     np.testing.assert_allclose(results["gain"], [0.15, 0.15])
     np.testing.assert_array_equal(results["weights/l1"], [math.nan, 3.0])
@@ -53,8 +53,12 @@ def test_columns_by_hand(tmp_path):
 
 
 def test_required_columns_suffice_and_each_is_required(tmp_path):
-    assert set(ROW) == set(REQUIRED)
-    load(tmp_path, ROW)
+    few = {name: ROW[name] for name in REQUIRED}
+    results = load(tmp_path, few)
+    assert set(ALWAYS) <= set(results.columns)
+    assert not results.has("gain")
+    assert not results.has("forgetting")
+    assert load(tmp_path, ROW).has("gain", "forgetting")
     for name in REQUIRED:
         rest = {key: value for key, value in ROW.items() if key != name}
         with pytest.raises(ValueError, match=rf"results.jsonl:2: no column '{name}'"):
@@ -64,17 +68,27 @@ def test_required_columns_suffice_and_each_is_required(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 1.5}, "'seed' must be of kind integer .* got 1.5"),
-        ({"seed": True}, "'seed' must be of kind integer .* got True"),
-        ({"final": 1}, "'final' must be of kind boolean .* got 1"),
-        ({"run": ""}, "'run' must be of kind text"),
-        ({"new/accuracy": "0.9"}, "'new/accuracy' must be of kind fraction .* got '0.9'"),
-        ({"prior/accuracy": 62.5}, "'prior/accuracy' must be of kind fraction .* got 62.5"),
-        ({"new/kl_base_policy_nats": "x"}, "must be of kind number"),
+        ({"seed": 1.5}, "'seed' must be an integer from 0 .* got 1.5"),
+        ({"seed": True}, "'seed' must be an integer from 0 .* got True"),
+        ({"final": 1}, "'final' must be true or false .* got 1"),
+        ({"run": ""}, "'run' must be a text that is not empty"),
+        (
+            {"new/accuracy": "0.9"},
+            "'new/accuracy' must be a number from 0 to 1.* got '0.9'",
+        ),
+        (
+            {"prior/accuracy": 62.5},
+            "'prior/accuracy' must be a number from 0 to 1.* got 62.5",
+        ),
+        ({"new/kl_base_policy_nats": "x"}, "must be a finite number or null"),
         ({"hyperparameters": [1]}, "hyperparameters must be an object"),
-        ({"tasks": {"a": 1}}, "'tasks' must be a number, text or null"),
+        ({"tasks": {"a": 1}}, "'tasks' must be a number, true, false, a text or null"),
         ({"weights/l1": "big"}, "'weights/l1' is a number on other lines, here 'big'"),
         ({"run": "first"}, "run 'first' has step 10 twice, first at .*:1"),
+        ({"run": "first"}, "give each its own name in 'run', or report on their files one by one"),
+        ({"schema": 3}, "'schema' must be 2 .*, got 3"),
+        ({"schema": 2}, "no field 'study'"),
+        ({"family": "near"}, "arm 'grpo' has the family 'near', but 'reward' at .*:1"),
         ({"run": "first", "step": 20}, "run 'first' has two final lines"),
         ({"run": "first", "step": 20, "final": False, "arm": "dft"}, "give every run its own name"),
     ],
@@ -157,3 +171,39 @@ def test_row_order_does_not_matter_to_base_ids(tmp_path):
     )
     order = np.random.default_rng(0).permutation(len(results))
     np.testing.assert_array_equal(results.select(order).base_ids, results.base_ids[order])
+
+
+def test_the_first_schema_becomes_the_second(tmp_path):
+    old = ROW | {
+        "arm": "grpo_turns_3",
+        "ood/accuracy": 0.25,
+        "ood/base_accuracy": 0.125,
+        "hyperparameters": {"method": "grpo", "variant": "turns_3", "learning_rate": 1e-5},
+    }
+    results = load(tmp_path, old)
+    for name, value in {
+        "method": "grpo",
+        "variant": "turns_3",
+        "family": "reward",
+        "label": "GRPO, 3 turns",
+        "roles": "plain two_sided unnormalised",
+        "study": "sft_memorizes_gp_l",
+        "shift/rule/change": 0.125,
+    }.items():
+        assert results[name][0] == value, name
+    assert results.shifts == ("shift/rule",)
+    assert load(tmp_path, ROW)["study"][0] == "razor_parity"
+    tuned = ROW | {"arm": "sft_lora", "hyperparameters": {"model": "q", "lora_rank": 8}}
+    results = load(tmp_path, tuned)
+    assert results["study"][0] == "finetune"
+    assert results.sft == ("sft_lora",)
+
+
+def test_starting_models_stand_apart(tmp_path):
+    rows = [ROW | {"run": f"{base}{seed}", "seed": seed, "base": base}
+            for base in ("small", "large") for seed in (0, 1)]  # fmt: skip
+    results = load(tmp_path, *rows)
+    assert len(set(results.base_ids)) == 4
+    parts = by_base(results)
+    assert {name: part.n_runs for name, part in parts.items()} == {"small": 2, "large": 2}
+    assert list(by_base(load(tmp_path, ROW))) == [""]

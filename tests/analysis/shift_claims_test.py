@@ -8,7 +8,7 @@ from rlrazor.analysis import shift_claims
 from rlrazor.analysis.claims import FAILS, HOLDS, UNDECIDED
 from rlrazor.analysis.results import Results, load_results, main_variant
 from rlrazor.analysis.shift import final_by_seed
-from rlrazor.analysis.verdicts import untested, verdicts
+from rlrazor.analysis.verdicts import left_out, verdicts
 from tests.oracles import synthetic_shift
 
 SHIFT = (
@@ -220,7 +220,7 @@ def test_appended_to_the_others_and_only_where_the_other_rule_was_tested(study):
     assert got[-len(SHIFT) :] == list(SHIFT)
     assert "oracle_less" not in got  # no oracle was trained
     assert "on_policy" in got
-    assert untested(study) == {"oracle_less": "the oracle"}
+    assert left_out(study) == {"oracle_less": "the oracle"}
     bare = Results({k: v for k, v in study.columns.items() if not k.startswith("shift/rule/")})
     assert not set(SHIFT) & {v.key for v in verdicts(bare, resamples=20)}
     assert len(verdicts(bare, resamples=20)) == 8
@@ -228,7 +228,7 @@ def test_appended_to_the_others_and_only_where_the_other_rule_was_tested(study):
 
 def test_claims_about_methods_that_were_not_trained_are_left_out_and_named(study):
     only = main_variant(study).of_arms("grpo", "grpo_std")
-    absent = untested(only)
+    absent = left_out(only)
     assert absent["rl_beats_sft"] == "plain SFT"
     assert absent["more_turns"] == "RL with several turns"
     got = {v.key for v in verdicts(only, resamples=20)}

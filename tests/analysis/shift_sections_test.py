@@ -73,7 +73,7 @@ def test_the_page_asks_about_generalization_first_and_keeps_the_other_chapters(s
     assert order == sorted(order)
     assert 'id="predictors"' in page
     assert 'id="trajectory"' not in page  # nothing of it was measured
-    assert "Claims left out for want of methods: oracle less (needs the oracle)" in page
+    assert "Claims left out: oracle less (needs the oracle)" in page
     assert "mine" in make_page(study, resamples=20, title="mine")[0][:4000]
 
 

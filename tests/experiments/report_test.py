@@ -70,7 +70,7 @@ def test_several_studies_stay_apart_and_each_verdict_says_whose(files, pages, tm
 def test_several_files_of_one_study_are_pooled(files, pages, tmp_path):
     more = synthetic_results.write(tmp_path / "more.jsonl", **(TINY | {"arms": ("dft",)}))
     report.build({"both": [files["digits"], more]}, tmp_path, resamples=9)
-    assert pages[0][0]["both"].results.arms == ("sft1", "grpo", "dft")
+    assert pages[0][0]["both"].results.arms == ("grpo", "sft1", "dft")
 
 
 def test_the_files_of_each_study():
@@ -97,6 +97,14 @@ def test_the_files_of_each_study():
 def test_a_mistaken_choice_of_studies(results, study, sentence):
     with pytest.raises(ValueError, match=sentence):
         report.chosen(results, study)
+
+
+def test_families_from_the_command_line():
+    assert report.families(["my_rl:reward", "a:b:near"]) == {"my_rl": "reward", "a:b": "near"}
+    assert report.families(None) == {}
+    for text in ("my_rl", ":reward", "my_rl:rl"):
+        with pytest.raises(ValueError, match=rf"--family={text} must be --family=ARM:FAMILY"):
+            report.families([text])
 
 
 def test_the_command(files, tmp_path):

@@ -43,12 +43,29 @@ class Policy(Protocol):
     and parameters lie on the mesh by `rules` and the compiler exchanges what is needed.
     """
 
-    sampling: Sampling  # of training; `logprobs` and `over_vocabulary` are of this distribution
-    mesh: Mesh
-    rules: Sequence[Rule]
-    replicated: bool
-    width: int  # D of the states of a Reading, for a critic
-    answer_tokens: int  # of a turn, at most
+    @property
+    def sampling(self) -> Sampling:
+        """Of training; `logprobs` and `over_vocabulary` are of this distribution."""
+        ...
+
+    @property
+    def mesh(self) -> Mesh: ...
+
+    @property
+    def rules(self) -> Sequence[Rule]: ...
+
+    @property
+    def replicated(self) -> bool: ...
+
+    @property
+    def width(self) -> int:
+        """D of the states of a Reading, for a critic."""
+        ...
+
+    @property
+    def answer_tokens(self) -> int:
+        """Of a turn, at most."""
+        ...
 
     def initial(self, base: Params, key: jax.Array) -> Params:
         """What is trained, before the first step."""

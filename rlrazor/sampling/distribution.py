@@ -47,10 +47,11 @@ def logits_as_sampled(
     A token that was sampled and would be no longer is scored as one that is kept: a ratio of
     probabilities stays finite, and its gradient goes on.
     """
+    V = logits.shape[-1]
     scaled = logits / temperature if temperature > 0 and temperature != 1 else logits
     if temperature > 0 and top_k <= 0 and top_p >= 1:
         return scaled
-    places = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    places = jnp.expand_dims(jnp.arange(V), range(logits.ndim - 1))
     fixed = jax.lax.stop_gradient(scaled)
     if temperature > 0:
         cut = jnp.vectorize(lambda row: _kept(row, jnp.int32(top_k), top_p), signature="(v)->(v)")

@@ -21,7 +21,7 @@ from rlrazor.types import Params, Rows, Rule
 CHUNK = 256  # tokens of a row whose distribution is in memory at a time
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class FunctionPolicy:
     """A `Policy` whose logits behind a token follow from the tokens up to it, and nothing else.
 
@@ -45,7 +45,7 @@ class FunctionPolicy:
     def __post_init__(self):
         if (self.hidden is None) == (self.width > 0):
             raise ValueError(f"width={self.width} must be the D of hidden's states, where given")
-        self.width = self.width or self.spelling[0].shape[0]
+        object.__setattr__(self, "width", self.width or self.spelling[0].shape[0])
 
     def initial(self, base: Params, key: jax.Array) -> Params:
         return base
@@ -77,8 +77,7 @@ class FunctionPolicy:
             rows = jnp.zeros((len(found), first.size), found.dtype)
             return rows.at[jnp.arange(len(found))[:, None], first.place].set(found, mode="drop")
 
-        states = (reading.states[:, :A] for reading in readings)
-        found = in_chunks(of_chunk, first.tokens, *states, size=CHUNK)
+        found = in_chunks(of_chunk, first.tokens, *(r.states[:, :A] for r in readings), size=CHUNK)
         return jax.tree.map(put, found)
 
     def play(self, params: Params, task: Task, dealt: Any, keys: jax.Array, sampling: Sampling,

@@ -85,6 +85,12 @@ def test_the_whole_is_never_in_memory():
     assert memory[0] < 4 * B * T * V / 4 < memory[1]
 
 
+@pytest.mark.parametrize(("size", "again"), [(3, True), (T, False), (100, False)])
+def test_rows_of_one_chunk_are_not_computed_again(size, again):
+    jaxpr = jax.make_jaxpr(lambda x: in_chunks(jnp.sin, x, size=size))(HIDDEN)
+    assert ("remat" in str(jaxpr) or "checkpoint" in str(jaxpr)) == again
+
+
 def test_padding_is_neither_seen_nor_differentiated():
     """Zeros would divide by zero."""
 

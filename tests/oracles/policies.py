@@ -9,6 +9,7 @@ import numpy as np
 from flax import struct
 
 from rlrazor.models.transformer import Transformer
+from rlrazor.ops.kl import kl
 from rlrazor.policies.language import AnswerFormat, Lora, make_language_policy
 from rlrazor.runtime.mesh import make_mesh, place, shardings_of
 from rlrazor.sampling.decode import Sampling, make_stops
@@ -75,6 +76,7 @@ def params_of(seed=0):
     return tiny_transformers.make(SHAPE, seed)[1]
 
 
+@functools.cache
 def make_policy(mesh=None, *, forbidden=(), sampling=PLAIN, vocabulary_chunk=64, lora=None):
     answers = AnswerFormat(make_stops([[END]]), SPELLING, ANSWER, 8, forbidden)
     mesh = make_mesh(data=1) if mesh is None else mesh
@@ -84,14 +86,20 @@ def make_policy(mesh=None, *, forbidden=(), sampling=PLAIN, vocabulary_chunk=64,
     )  # fmt: skip
 
 
-def played(policy, sampling=PLAIN, *, turns, prompts=4, samples=1, params=None):
+@functools.cache
+def _player(policy, turns, samples):
     @quick
-    def run(params, keys):
+    def run(params, keys, sampling):
         return policy.play(
             params, TASK, deal(TASK, keys), keys, sampling, turns=turns, samples=samples
         )
 
-    return jax.device_get(run(params_of() if params is None else params, keys(prompts)))
+    return run
+
+
+def played(policy, sampling=PLAIN, *, turns, prompts=4, samples=1, params=None):
+    params = params_of() if params is None else params
+    return jax.device_get(_player(policy, turns, samples)(params, keys(prompts), sampling))
 
 
 def rows_of(rollout: Rollout, *, grouped=True) -> Rows:
@@ -149,26 +157,44 @@ def twin(params, rows: Rows, sampling: Sampling) -> np.ndarray:  # f64[B, T]
     return np.where(scored(rows), chosen, 0.0)
 
 
-def check(mesh, *, samples=4, prompts=4):
-    """What a policy on a mesh plays, scores and learns, is what one does on one device."""
+def check_episodes(mesh, prompts, samples):
+    """A mesh plays what one device does; how sums of products are rounded is its own."""
     alone, policy = make_policy(), make_policy(mesh)
     params = place(params_of(), shardings_of(params_of(), policy.rules, mesh))
-    for P, G in ((prompts, samples), (3, 1), (1, 8)):
-        one = played(alone, turns=2, prompts=P, samples=G)
-        found = played(policy, turns=2, prompts=P, samples=G, params=params)
-        for name in ("tokens", "length", "chosen", "played", "truncated", "answer_start"):
-            np.testing.assert_array_equal(getattr(one, name), getattr(found, name))
-        np.testing.assert_allclose(one.behaviour_logprobs, found.behaviour_logprobs, atol=1e-5)
-    rows = rows_of(played(alone, turns=2, prompts=prompts, samples=samples))
+    one = played(alone, turns=2, prompts=prompts, samples=samples)
+    found = played(policy, turns=2, prompts=prompts, samples=samples, params=params)
+    assert len(one.tokens) == prompts * samples
+    assert (one.samples, one.prompt_size) == (found.samples, found.prompt_size)
+    np.testing.assert_allclose(one.behaviour_logprobs, found.behaviour_logprobs, atol=1e-5)
+    one, found = (dataclasses.replace(x, behaviour_logprobs=None) for x in (one, found))
+    jax.tree.map(np.testing.assert_array_equal, one, found)
 
-    def learn(policy, params, rows):
-        def total(params):
-            logprobs = policy.logprobs(policy.read(params, rows))
-            return jnp.sum(jnp.where(rows.mask, logprobs, 0.0)), logprobs
 
-        return jax.value_and_grad(total, has_aux=True)(params)
+def check_learning(mesh, lora=None):
+    """A mesh scores, compares and learns what one device does."""
+    alone, policy = make_policy(lora=lora), make_policy(mesh, lora=lora)
+    rows = rows_of(played(make_policy(), turns=2, samples=4))
+    trained, other = alone.initial(params_of(), jax.random.key(1)), params_of(seed=5)
+    trained = jax.tree.map(lambda x: x + 0.01, trained)
 
-    found = [quick(functools.partial(learn, p))(w, rows) for p, w in
-             ((alone, params_of()), (policy, params))]  # fmt: skip
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3), *found)
-    np.testing.assert_allclose(found[0][0][1], found[1][0][1], atol=2e-5)
+    def learn(policy, trained, base, other, rows):
+        def total(trained):
+            params = policy.assemble(trained, base)
+            reading = policy.read(params, rows)
+            apart = policy.over_vocabulary(
+                lambda p, q, t: kl(p, q), reading, policy.read(other, rows)
+            )
+            logprobs = policy.logprobs(reading)
+            return jnp.sum(jnp.where(rows.mask, logprobs + apart, 0.0)), (logprobs, apart)
+
+        return jax.value_and_grad(total, has_aux=True)(trained)
+
+    arguments = trained, params_of(), other
+    placed = place(arguments, shardings_of(arguments, policy.rules, mesh))
+    found = [
+        quick(functools.partial(learn, policy))(*weights, rows)
+        for policy, weights in ((alone, arguments), (policy, placed))
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-3), *found)
+    for one, two in zip(found[0][0][1], found[1][0][1], strict=True):
+        np.testing.assert_allclose(one, two, atol=5e-5)

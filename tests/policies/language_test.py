@@ -2,6 +2,10 @@
 
 import dataclasses
 import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +23,7 @@ from tests.oracles import policies
 from tests.oracles.policies import SHAPE, TASK, make_policy, params_of, played, rows_of, twin
 from tests.oracles.tiny_transformers import quick
 
+ROOT = Path(__file__).parents[2]
 P, G = 4, 4
 SETTINGS = [
     Sampling(),
@@ -104,11 +109,12 @@ def gradient_of(policy, rows, count=1):
     return quick(add_up(of_part, policy.mesh))(params_of(), parts)
 
 
-@pytest.mark.parametrize("count", [1, 2, 8], ids=["four groups", "two", "half a group"])
-def test_groups_have_the_gradient_of_rows_apart(count):
+@pytest.mark.parametrize(("devices", "count"), [(1, 1), (1, 2), (4, 8)], ids=str)
+def test_groups_have_the_gradient_of_rows_apart(devices, count):
+    """Microbatches of four groups, of two, and of half a group on each of four devices."""
     rollout = played(make_policy(), turns=2, samples=G)
     apart = gradient_of(make_policy(), rows_of(rollout, grouped=False))
-    groups = gradient_of(make_policy(), rows_of(rollout), count)
+    groups = gradient_of(make_policy(on(devices, 1, 1)), rows_of(rollout), count)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), apart, groups)
 
 
@@ -240,14 +246,9 @@ def test_readings_that_do_not_match_are_refused():
 # Playing.
 
 
-@pytest.mark.parametrize(("prompts", "samples"), [(4, 2), (3, 1), (1, 4), (6, 1), (2, 3)])
+@pytest.mark.parametrize(("prompts", "samples"), [(1, 4), (6, 1), (2, 3)])
 def test_episodes_are_the_same_on_any_number_of_devices(prompts, samples):
-    one = played(make_policy(), turns=2, prompts=prompts, samples=samples)
-    four = played(make_policy(on(4, 1, 1)), turns=2, prompts=prompts, samples=samples)
-    assert len(one.tokens) == prompts * samples
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert (one.samples, one.prompt_size) == (four.samples, four.prompt_size)
+    policies.check_episodes(on(4, 1, 1), prompts, samples)
 
 
 def test_prompts_of_a_host_are_answered_by_the_same_player():
@@ -286,7 +287,7 @@ def test_forbidden_tokens_are_never_sampled_nor_scored():
 )
 def test_a_sampling_that_cannot_be_scored_is_refused(sampling):
     with pytest.raises(ValueError, match="must be Python numbers with 0 <= temperature"):
-        make_policy(sampling=sampling)
+        make_policy.__wrapped__(sampling=sampling)
 
 
 # Adapters.
@@ -348,9 +349,47 @@ def test_adapters_need_a_rank():
 # Meshes.
 
 
-@pytest.mark.parametrize("sizes", [(1, 2, 2), (2, 2, 1), (1, 4, 1)], ids=str)
-def test_sharded_is_as_one_device(sizes):
-    policies.check(on(*sizes))
+MESHES = [(1, 2, 2), pytest.param((2, 2, 1), marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("sizes", MESHES, ids=str)
+@pytest.mark.parametrize(("prompts", "samples"), [(4, 4), (1, 4), (3, 1)])
+def test_sharded_episodes_are_those_of_one_device(sizes, prompts, samples):
+    policies.check_episodes(on(*sizes), prompts, samples)
+
+
+@pytest.mark.parametrize("sizes", MESHES, ids=str)
+@pytest.mark.parametrize("lora", [None, policies.LORA], ids=["all", "adapters"])
+def test_sharded_learning_is_that_of_one_device(sizes, lora):
+    policies.check_learning(on(*sizes), lora)
+
+
+@pytest.mark.slow
+def test_eight_devices_do_what_one_does():
+    """In a process of its own, which has eight."""
+    program = """
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+from rlrazor.runtime.mesh import make_mesh
+from tests.oracles import policies
+for data, fsdp, tensor in ((8, 1, 1), (2, 2, 2), (1, 4, 2), (2, 1, 4)):
+    mesh = make_mesh(data=data, fsdp=fsdp, tensor=tensor)
+    policies.check_learning(mesh)
+    for prompts, samples in ((8, 2), (2, 4), (3, 1)):
+        policies.check_episodes(mesh, prompts, samples)
+    print(data, fsdp, tensor)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=3600,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert len(run.stdout.splitlines()) == 4
 
 
 def test_sharded_parameters_are_nowhere_whole():

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlrazor.sampling.distribution import sampled_logprobs
+from rlrazor.sampling.distribution import logits_as_sampled, sampled_logprobs
 
 
 def twin(logits, temperature, top_k, top_p):
@@ -38,6 +38,31 @@ def test_equals_sorting_cutting_and_renormalising(temperature, top_k, top_p):
         logits = np.random.default_rng(seed).normal(size=11).astype(np.float32) * 2
         found = sample(logits, temperature=temperature, top_k=top_k, top_p=top_p)
         np.testing.assert_allclose(found, twin(logits, temperature, top_k, top_p), atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.3, 1.0])
+@pytest.mark.parametrize("top_k", [0, 3])
+@pytest.mark.parametrize("top_p", [0.4, 1.0])
+def test_what_is_scored_is_what_is_sampled(temperature, top_k, top_p):
+    """Rows of any rank; and the token that was sampled stays, whatever the cut."""
+    logits = np.random.default_rng(0).normal(size=(2, 3, 11)).astype(np.float32)
+    how = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    sampled = jax.vmap(jax.vmap(lambda row: sampled_logprobs(row, **how)))(logits)
+    scored = jax.jit(lambda x: jax.nn.log_softmax(logits_as_sampled(x, **how)))(logits)
+    np.testing.assert_allclose(scored, sampled, atol=1e-6)
+    for token in range(11):
+        tokens = jnp.full((2, 3), token)
+        found = jax.nn.softmax(logits_as_sampled(jnp.asarray(logits), tokens, **how))
+        kept = (np.asarray(sampled) > -np.inf) | (np.arange(11) == token)
+        scaled = logits / (temperature or 1)
+        expected = np.where(kept, np.exp(scaled), 0)
+        np.testing.assert_allclose(found, expected / expected.sum(-1, keepdims=True), rtol=1e-4)
+
+
+def test_nothing_is_sorted_where_nothing_is_cut():
+    for cut, sorts in ((0, False), (3, True)):
+        score = lambda x, k=cut: logits_as_sampled(x, temperature=0.7, top_k=k, top_p=1.0)  # noqa: E731
+        assert ("sort" in str(jax.make_jaxpr(score)(jnp.zeros((2, 11))))) == sorts
 
 
 def test_keeps_ties_at_a_boundary_but_a_greedy_choice_is_one_token():

@@ -230,6 +230,21 @@ def test_the_first_samples_of_more_are_those_of_fewer():
         )
 
 
+def test_samples_are_the_same_whoever_plays_them():
+    """A device with the second half of a prompt's samples draws what all together would."""
+    task = GuessTheDigit(jnp.int32(3))
+    keys = KEYS[:PROMPTS]
+    play_some = jax.jit(functools.partial(play, PLAYER, task), static_argnames=("turns", "samples"))
+    second = play_some(
+        deal(task, keys), keys, Sampling(), turns=3, samples=2,
+        first_sample=jnp.full(PROMPTS, 3),
+    )  # fmt: skip
+    for some, every in zip(jax.tree.leaves(second), jax.tree.leaves(together()), strict=True):
+        np.testing.assert_array_equal(
+            np.reshape(some, (PROMPTS, 2, -1)), np.reshape(every, (PROMPTS, G, -1))[:, 3:]
+        )
+
+
 def test_the_opening_is_said_first_and_only_first():
     rollout = played(KEYS, kind=Whispering)
     task = GuessTheDigit(jnp.int32(3))

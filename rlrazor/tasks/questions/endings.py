@@ -147,7 +147,9 @@ _MATHS_AT_END = re.compile(
 )
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")  # GSM8K's annotations
 _GLUE = re.compile(r"\s*(\*\*|[\^*/+=<>]|\\(?:le|ge|lt|gt|ne|approx|pm)q?\b)\s*")
-_MINUS = re.compile(r"(?<=[\d)}\]])\s*-\s*(?=[\d(\\.]|[a-z]\b)|(?<=\b[a-zA-Z])\s*-\s+(?=\d)|(?<=[=(])- ")
+_MINUS = re.compile(
+    r"(?<=[\d)}\]])\s*-\s*(?=[\d(\\.]|[a-z]\b)|(?<=\b[a-zA-Z])\s*-\s+(?=\d)|(?<=[=(])- "
+)
 _TIMES = re.compile(r"(?<=\d)\s*x\s*(?=\d)")
 _CLUSTER = re.compile(r"\S+")
 _ARROW = re.compile(r"[-=]+>|[\u2192\u21d2]|\\(?:Long|long)?[Rr]ightarrow\b|\\(?:to|implies)\b")

@@ -130,7 +130,7 @@ def _truth(text: str) -> _Truth | None:
 
 
 _SYMBOL = re.compile(r"[\\^=<>+*/_|{}\[\](),]|\d|\b[A-Za-z]\s*-\s*[A-Za-z]\b")
-_PHRASE = re.compile(r"[A-Za-z]{3,}[ ,]+(?:\w+[ ,]+)?[A-Za-z]{3,}")
+_PHRASE = re.compile(r"(?<![A-Za-z])[A-Za-z]{3,}[ ,]+(?:\w+[ ,]+)?[A-Za-z]{3,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 
 

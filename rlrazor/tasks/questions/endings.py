@@ -147,11 +147,14 @@ _MATHS_AT_END = re.compile(
 )
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")  # GSM8K's annotations
 _GLUE = re.compile(r"\s*(\*\*|[\^*/+=<>]|\\(?:le|ge|lt|gt|ne|approx|pm)q?\b)\s*")
-_MINUS = re.compile(r"(?<=[\d)}\]])\s*-\s*(?=[\d(\\.a-z])|(?<=\b[a-zA-Z])\s*-\s+(?=\d)|(?<=[=(])- ")
+_MINUS = re.compile(
+    r"(?<=[\d)}\]])\s*-\s*(?=[\d(\\.]|[a-z]\b)|(?<=\b[a-zA-Z])\s*-\s+(?=\d)|(?<=[=(])- "
+)
 _TIMES = re.compile(r"(?<=\d)\s*x\s*(?=\d)")
 _CLUSTER = re.compile(r"\S+")
+_ARROW = re.compile(r"[-=]+>|[\u2192\u21d2]|\\(?:Long|long)?[Rr]ightarrow\b|\\(?:to|implies)\b")
 _DIGIT = re.compile(r"\d")
-_NAME = re.compile(r"[A-Za-z]{2,}[-_]?\d+[A-Za-z]*")  # COVID-19, Q10a, not x=5
+_NAME = re.compile(r"[A-Za-z]{2,}[-_]?\d+[A-Za-z]*|\d+-[A-Za-z-]{2,}")  # COVID-19, 7-year-old
 _BOLD = re.compile(r"(?<![\w)])\*\*|\*\*(?![\w(])")  # 10**3 is a power
 _LIST = re.compile(r"(?:^|\b(?:is|are)\s|[=:(\[{]\s*)(?:\S*\d\S*,\s+)+$")
 _MONTH = re.compile(
@@ -175,7 +178,7 @@ def number_in(text: str, *, first: bool = False) -> str | None:
     With `first` the first, if the text begins with it.
     """
     text = text if len(text) <= _TAIL else text[_window(text) :]
-    text = clean_lines(_CALCULATOR.sub("", text))
+    text = _ARROW.sub("=", clean_lines(_CALCULATOR.sub("", text)))
     text = _BOLD.sub("", re.sub(r"(?m)^(?:[-*+]|>) ", "", text))
     text = _TIMES.sub("*", _MINUS.sub("-", _GLUE.sub(r"\1", text)))
     clusters = [
@@ -189,7 +192,7 @@ def number_in(text: str, *, first: bool = False) -> str | None:
     found = clusters[0 if first else -1]
     if first and re.search(r"\w", text[: found.start()]):
         return None
-    said = found.group().strip(_AROUND).rstrip(f".,;:!?{_AROUND}").lstrip("~\u2248")
+    said = found.group().strip(_AROUND).rstrip(f".,;:!?{_AROUND}").lstrip("~#")
     left, _, right = said.replace(r"\approx", "=").rpartition("=")
     said = _unwrapped(right if _DIGIT.search(right) else left)
     before, behind = text[: found.start()], text[found.end() :]

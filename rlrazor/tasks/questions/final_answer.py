@@ -130,7 +130,7 @@ def _truth(text: str) -> _Truth | None:
 
 
 _SYMBOL = re.compile(r"[\\^=<>+*/_|{}\[\](),]|\d|\b[A-Za-z]\s*-\s*[A-Za-z]\b")
-_PHRASE = re.compile(r"[A-Za-z]{3,}[ ,]+(?:\w+[ ,]+)?[A-Za-z]{3,}")
+_PHRASE = re.compile(r"(?<![A-Za-z])[A-Za-z]{3,}[ ,]+(?:\w+[ ,]+)?[A-Za-z]{3,}")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 
 
@@ -307,15 +307,21 @@ def _marked(text: str, wanted: _Truth | None) -> str | None:
 
 
 def _without_variable(cleaned: str) -> str:
-    """The 5 of x = 5, and the 12 of 7 + 5 = 12."""
+    """The 5 of x = 5, of 5 = x, and of about 5, and the 12 of 7 + 5 = 12."""
+    cleaned = _ABOUT.sub("", cleaned)
     name, equals, value = cleaned.rpartition("=")
     left = name.strip()
+    if re.fullmatch(r"\s*[A-Za-z]\s*", value) and quantity(left) is not None:
+        return left
     if equals and (
         re.fullmatch(r"\\?[A-Za-z]\w?|\\[a-z]+|[A-Za-z]_\{?\w+\}?|[A-Za-z]\([A-Za-z]\)", left)
         or (re.search(r"\d", left) and re.fullmatch(r"[\d\s.,()+*/^{}-]+", left))
     ):
         return value.strip()
     return cleaned
+
+
+_ABOUT = re.compile(r"^(?:\\approx|~|about\b|approximately\b|approx\b\.?)\s*")
 
 
 def _is_prose(text: str) -> bool:
@@ -335,6 +341,6 @@ _MARKDOWN = re.compile(r"(?<![\w)*_])[*_]+|[*_]+(?![\w(*_])")  # not the * of 3*
 
 def _plain(text: str) -> str:
     """As texts are compared: without spaces, case, maths mode, markdown, and what is around it."""
-    text = clean(text).casefold()
+    text = re.sub(r"(?<=\d)\s+(?=\d)", "~", clean(text).casefold())  # 4 2 is not 42
     text = _MARKDOWN.sub("", _IGNORED.sub("", re.sub(r"^the\s+", "", text)))
     return re.sub(r"(?:\.|(?<=[^\W\d_]{2})!)+$", "", text) or text  # n! is no exclamation

@@ -122,7 +122,7 @@ SCALES = {
 }
 # Words that make another number of the one before them, or a second one beside it.
 _OPERATORS = re.compile(
-    "or|and|to|over|pi|sqrt|squared|cubed|factorial|half|halves|thirds?|quarters?|plus|minus|times"
+    "(?:ten|hundred|thousand|million)ths?|or|and|to|over|pi|sqrt|squared|cubed|factorial|half|halves|thirds?|quarters?|plus|minus|times"
     "|mod|sin|cos|tan|log|ln|exp|through|choose|more|less|than|not|divided|multiplied|with|where"
     "|if|but|is|are|was|frac|infty|le|ge|ne|pm"
 )
@@ -175,7 +175,7 @@ UNITS = {
     for name in names.split()
 }
 _LETTERS = frozenset("mgslhLNJWVKCF")  # single ones that are units
-_WORDS = re.compile(r"[A-Za-zµμΩ'-]+\.?(?:\s*\^\s*\{?\s*-?\d\s*\}?)?")
+_WORDS = re.compile(r"[A-Za-zµμΩ][A-Za-zµμΩ'-]*\.?(?:\s*\^\s*\{?\s*-?\d\s*\}?)?")
 
 
 def quantity(text: str, *, loose: bool = True) -> Quantity | None:

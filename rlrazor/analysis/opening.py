@@ -2,7 +2,8 @@
 
 The picture shows both axes at the last checkpoints: change of success under each shift against
 forgetting. Where no shift was tested it is the forgetting law; where no prior task was, learning
-stands in forgetting's place. The sentences are of the verdicts, with their numbers.
+stands in forgetting's place; where neither was, success on the new task along training is left.
+The sentences are of the verdicts, with their numbers.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from rlrazor.analysis.hover import INK, MUTED, PAPER, TippedFigure
 from rlrazor.analysis.law import quadratic_law
 from rlrazor.analysis.results import Results, main_variant
 from rlrazor.analysis.shift import Shift, shifts
+from rlrazor.analysis.shift_curves import paths_figure
+from rlrazor.analysis.shift_series import paths
 from rlrazor.analysis.shift_words import words
 from rlrazor.analysis.statistics import Interval
 from rlrazor.analysis.style import ArmStyle, Styles
@@ -53,7 +56,8 @@ def opening_figure(
         except ValueError:  # too few rows to fit, enough to show
             law = None
         return figures.law_figure(main, law, styles=styles, width=width, limit=limit)
-    raise ValueError("only the new task was tested: neither a shift nor prior tasks beside KL")
+    along = {"new": paths(main, "step", "new/accuracy")}
+    return paths_figure(along, styles, "training step", width=width)
 
 
 @themed
@@ -186,7 +190,8 @@ def brackets(found: Sequence[Verdict]) -> str:
     """What the brackets of the sentences are, once for all of them."""
     known = [v.ours for v in found if v.ours is not None and v.ours.known]
     if not known:
-        return "No brackets: one seed gives no interval."
+        numbers = any(v.ours is not None for v in found)
+        return "No brackets: one seed gives no interval." if numbers else ""
     worth = {i.n: f"{100 * i.coverage:.0f} % at {i.n} seeds" for i in known if i.kind == "r2"}
     real = f"; those of R² hold the true value {', '.join(worth.values())}" if worth else ""
     return f"Brackets: 95 % intervals over seeds{real}."

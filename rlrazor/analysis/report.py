@@ -21,6 +21,7 @@ import jinja2
 from rlrazor.analysis import opening, sections, tables
 from rlrazor.analysis.figures import bars
 from rlrazor.analysis.hover import png, prefix_ids
+from rlrazor.analysis.legacy import PARITY
 from rlrazor.analysis.predictors import PREDICTORS, measured
 from rlrazor.analysis.results import Results, main_base, main_variant
 from rlrazor.analysis.sections import Absent, Part, Picture, Section
@@ -40,7 +41,7 @@ TESTED = {  # column -> what to say where it was not measured
     "prior/base_accuracy. Forgetting is not known.",
     KL: f"KL(base‖policy) on the new task was not measured: no line has a finite {KL}.",
 }
-OPTIONAL = ("predictors", "flips", "trajectory")  # a study of another rule need not have these
+OPTIONAL = ("predictors", "flips", "trajectory")  # only the parity study set out to have these
 NO_TRAJECTORY = "No trajectory.jsonl beside the results: no run was measured step by step."
 
 
@@ -188,8 +189,12 @@ def _chapters(study: Study, main: Results, styles: Styles, resamples: int) -> li
         *([_missing(lacking.values())] if lacking else []),
         sections.trajectory_section(study.trajectory, styles, NO_TRAJECTORY),
     ]
+    if shifted or results.study != PARITY:
+        chapters = list(filter(_wanted, chapters))
     if shifted:
-        chapters = [*shift_sections(main, styles, resamples), *filter(_wanted, chapters)]
+        chapters = [*shift_sections(main, styles, resamples), *chapters]
+    elif "forgetting" in lacking and "gain" not in lacking:
+        chapters = [sections.learnt_section(plain, styles), *chapters]
     return [*chapters, sections.data_section(results, styles)]
 
 
@@ -210,6 +215,8 @@ def _opening(main: Results, styles: Styles, resamples: int) -> Part:
         if main.shifts
         else "Forgetting against KL at every checkpoint. Filled marks learn from reward, hollow "
         "marks imitate. "
+        if main_variant(main).has("forgetting", KL)
+        else "Success on the new task, means over seeds with 95 % bands. "
     )
     return sections.picture(
         "opening",
@@ -291,7 +298,12 @@ def _subtitle(results: Results, main: Results) -> str:
 
 def _left_out_text(absent: Mapping[str, str]) -> str:
     """The claims left out for want of methods or measurements, in one sentence."""
-    listed = "; ".join(f"{key.replace('_', ' ')} (needs {what})" for key, what in absent.items())
+    needs: dict[str, list[str]] = {}
+    for key, what in absent.items():
+        needs.setdefault(what, []).append(key.replace("_", " "))
+    listed = "; ".join(
+        f"{', '.join(keys)} (need{'s' * (len(keys) == 1)} {what})" for what, keys in needs.items()
+    )
     return f" Claims left out: {listed}." if listed else ""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from rlrazor.analysis import figures, frontier_figures, papers, tables
+from rlrazor.analysis import figures, frontier_figures, papers, shift_tables, tables
 from rlrazor.analysis.arm_claims import norm_pair
 from rlrazor.analysis.figures import LIMIT, NARROW, WIDE
 from rlrazor.analysis.flips import AXES, flip_map
@@ -285,6 +285,13 @@ def trajectory_section(trajectory: Trajectory | None, styles: Styles, reason: st
             *([] if trajectory is None else [table]),
         ),
     )
+
+
+def learnt_section(results: Results, styles: Styles) -> Section:
+    """Where nothing but the new task was tested."""
+    text = "Only the new task was tested: this says what was learnt, and nothing of what it cost."
+    table = attempt(lambda: shift_tables.learnt_table(results, styles))
+    return Section("learnt", "What was learnt?", (text,), (table,))
 
 
 def data_section(results: Results, styles: Styles) -> Section:

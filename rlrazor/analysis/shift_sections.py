@@ -135,7 +135,7 @@ def turns_section(results: Results, styles: Styles, place: str, ending: str) -> 
     reason = "Not available: no method was trained with several turns."
     return Section(
         f"turns{ending}",
-        "Do more turns of verification help?",
+        f"Do more turns of verification help{f', {words(place).other}' if ending else ''}?",
         (
             "With several turns the verifier says what was wrong and the model tries again. All "
             "budgets spend the same number of generations, so more turns mean fewer hands. The "
@@ -165,7 +165,8 @@ def prompts_section(results: Results, styles: Styles, place: str, ending: str) -
     )
     return Section(
         f"prompts{ending}",
-        "Is it a lack of skill, or does it not listen?",
+        "Is it a lack of skill, or does it not listen"
+        f"{f', {words(place).other}' if ending else ''}?",
         (
             "SFT sees one instruction and may stop reading it. Two remedies: several wordings and "
             "rules in training (diverse), and the reading steps before the formula, which the "

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from rlrazor.analysis.figures import number
-from rlrazor.analysis.shift import Budget, Early, Shift
+from rlrazor.analysis.results import Results
+from rlrazor.analysis.shift import Budget, Early, Shift, by_seed
 from rlrazor.analysis.shift_series import Curve, Pair
 from rlrazor.analysis.shift_words import words
 from rlrazor.analysis.statistics import Interval, t_interval
@@ -59,6 +60,25 @@ def shift_table(
             "Seeds",
             "Excluded",
         ),
+        rows,
+    )
+
+
+def learnt_table(results: Results, names: Styles) -> Table:
+    """Success on the new task at the last checkpoints; ValueError where no run has ended."""
+    last, seeds = results.final(), results.seeds
+    rows = []
+    for arm in last.arms:
+        mine = last.of_arms(arm)
+        means = [t_interval(by_seed(mine, name, seeds)) for name in ("new/accuracy", "gain")]
+        shown = (number(mean, 100, 1) for mean in means)
+        rows.append((names[arm].name, *shown, str(mine.n_runs), str(len(mine.seeds))))
+    if not rows:
+        raise ValueError("no run has a last checkpoint")
+    return make_table(
+        "Success on the new task in percent, and its change since the base in points, at the last "
+        "checkpoint [95 %].",
+        ("Method", "Success, %", "Change", "Runs", "Seeds"),
         rows,
     )
 

@@ -67,8 +67,10 @@ def test_without_a_shift_it_is_the_law_and_without_prior_tasks_learning(study, t
     bare = Results({k: v for k, v in study.columns.items() if not k.startswith("prior/")})
     assert drawn(bare).axes[0].get_xlabel() == "gain, new task, points"
     none = Results({k: v for k, v in bare.columns.items() if not k.startswith("shift/")})
-    with pytest.raises(ValueError, match="only the new task was tested"):
-        drawn(none)
+    assert drawn(none).axes[-1].get_xlabel() == "training step"
+    nothing = Results({k: v for k, v in none.columns.items() if not k.startswith("new/")})
+    with pytest.raises(ValueError, match="no run has both measurements"):
+        drawn(nothing)
 
 
 def test_three_sentences_with_their_numbers(study):
@@ -106,6 +108,7 @@ def test_shifts_that_disagree_are_undecided(tmp_path):
     [
         ({"shifts": ()}, "No shift was tested", ("shift", "axes")),
         ({"drop": ("prior/",)}, "Prior tasks were not tested", ("law", "frontier", "flips")),
+        ({"drop": ("prior/",), "shifts": ()}, "What was learnt?", ("law", "trajectory")),
         ({"drop": ("new/",)}, "The new task was not tested", ("law", "frontier")),
         ({"drop": ("new/", "prior/"), "shifts": ()}, "The new task was not tested", ("law",)),
         ({"drop": ("new/kl",)}, "KL(base‖policy) on the new task was not measured", ("law",)),

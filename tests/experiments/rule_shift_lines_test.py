@@ -33,7 +33,7 @@ def test_the_analysis_reads_what_is_written(tmp_path):
     results = load_results(path)
     assert results["final"].tolist() == [False, False, True]
     np.testing.assert_allclose(results["gain"], 0 - 0.5)
-    np.testing.assert_allclose(results["ood_change"], 0.125 - 0.5)
+    np.testing.assert_allclose(results["shift/rule/change"], 0.125 - 0.5)
     np.testing.assert_allclose(results["forgetting"], 0.5 - 0.25)
     assert results["flops"].tolist() == [0, 20e6, 40e6]
     assert results["flops_compiled"].tolist() == [0, 60e6, 120e6]

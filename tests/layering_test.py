@@ -19,6 +19,20 @@ MAY_IMPORT = {
     "analysis": ("types", "ops"),
     "sampling": ("types", "ops", "tasks.protocol"),
     "policies": ("types", "ops", "models", "sampling", "tasks.protocol", "runtime.mesh"),
+    "methods": ("types", "ops", "losses", "policies", "sampling", "tasks.protocol", "training"),
+    "studies": (
+        "types",
+        "ops",
+        "losses",
+        "policies",
+        "methods",
+        "models",
+        "sampling",
+        "tasks.protocol",
+        "training",
+        "evaluation",
+        "runtime",
+    ),  # fmt: skip
     "evaluation": ("types", "ops", "tasks.protocol", "sampling"),
 }
 COMPILING_KEYWORDS = {"in_shardings", "out_shardings", "donate_argnums", "donate_argnames"}

@@ -12,7 +12,7 @@ class Names(ConfigDict):
     """
 
     def __getitem__(self, key: Any) -> Any:
-        if not isinstance(key, str) or key.startswith("_") or key in self._fields:
+        if not isinstance(key, str) or key.startswith("_") or key in self.keys():
             return super().__getitem__(key)
         empty = Names()
         object.__setattr__(empty, "_belongs", (self, key))

@@ -48,7 +48,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     config.lora = ConfigDict({"rank": 0, "alpha": 32.0, "targets": ("layers/.*",)})  # of that
     config.compute_dtype = "float32"
     config.remat = "none"
-    config.vocabulary_chunk = 4096  # tokens of a row whose logits are in memory at a time
+    config.vocabulary_chunk = 256  # tokens of a row whose logits are in memory at a time
     config.arms = (*METHODS, *VARIANTS)
     config.seeds = (0, 1, 2, 3, 4)
 
@@ -144,7 +144,8 @@ def get_config(mode: str = "full") -> ConfigDict:
         config.minibatches = 2  # of 1,024 transitions, 4 epochs
         config.iterations = 20
         config.optimizer.clip_by_global_norm = 0.01
-        config.methods.ppo.critic = (1024, 512)
+        released: Any = config.methods
+        released.ppo.critic = (1024, 512)
     elif mode not in ("full", "cpu"):
         raise ValueError(f"mode={mode!r} must be full, cpu, select, quick or released")
     return config

@@ -106,7 +106,7 @@ def main(argv: Any) -> None:
     show_solutions(ranks, OTHER)
 
     title(f"3. What a policy reads when {NAMES[RULE]}")
-    prompt = compile_once(task.prompt)(state)
+    prompt = compile_once(task.opening)(state)
     show(asked := play.text_of(vocabulary, prompt.tokens, prompt.length))
 
     title(f"4. Three answers in the first of {BUDGET} turns when {NAMES[RULE]}")

@@ -120,7 +120,8 @@ def judge_of(config: Any) -> Judge:
         sys.path.pop(0)
     if not callable(found):
         raise ValueError(f"config.judge={config.judge!r} is no function")
-    return found
+    judge: Any = found
+    return judge
 
 
 def world_of(config: Any, base: Pretrained) -> World:

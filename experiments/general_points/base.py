@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from tokenizers import Tokenizer
 
-from experiments.general_points.language import answer_logprobs
 from experiments.general_points.mixture import Counts, draw_rows, make_mixture, many_rules
 from rlrazor.losses.nll import nll
 from rlrazor.models.pretrained import parameter_shapes
 from rlrazor.models.transformer import Transformer
 from rlrazor.models.transformer_config import TransformerConfig
+from rlrazor.ops.logprobs import token_logprobs
 from rlrazor.runtime.distributed import alone
 from rlrazor.runtime.mesh import compile_once, make_mesh, replicate, spread
 from rlrazor.runtime.tokenizer import load_tokenizer
@@ -42,6 +42,17 @@ class Base:
     record: dict[str, Any]  # config, command, scores
 
 
+def row_logprobs(
+    model: Transformer,
+    params: Params,
+    tokens: jax.Array,  # i32[B, T]
+) -> jax.Array:  # f32[B, T] log pi(token | those before it); 0 for the first, which has none
+    """Scores every token of a row but the first."""
+    hidden: Any = model.apply(params, tokens)[0]
+    logits: Any = model.apply(params, hidden[:, :-1], method="logits")
+    return jnp.pad(token_logprobs(logits, tokens[:, 1:]), ((0, 0), (1, 0)))
+
+
 def make_chunk(
     model: Transformer, config: Any, mesh: Any
 ) -> tuple[Callable[..., Any], Callable[..., TrainState]]:
@@ -61,7 +72,7 @@ def make_chunk(
 
     def loss(params, batch, key):
         # Prior answers are a few tokens and would drown among the points' in one mean.
-        logprobs = [answer_logprobs(model, params, tokens) for tokens, _ in batch]
+        logprobs = [row_logprobs(model, params, tokens) for tokens, _ in batch]
         *points, prior = [
             (logprob.reshape(1, -1), chosen.reshape(1, -1))
             for logprob, (_, chosen) in zip(logprobs, batch, strict=True)

@@ -15,10 +15,10 @@ import numpy as np
 from flax import struct
 from tokenizers import Tokenizer
 
-from experiments.general_points.language import END
 from experiments.general_points.play import LONGEST_ANSWER, closed_vocabulary
 from rlrazor.ops.sequences import append, between, prompt_and_answer
 from rlrazor.ops.spelling import spell
+from rlrazor.runtime.tokenizer import END
 from rlrazor.tasks.general_points import pieces
 from rlrazor.tasks.general_points.alike import alike
 from rlrazor.tasks.general_points.feedback import STUDY_SENTENCES

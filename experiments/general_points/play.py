@@ -1,7 +1,4 @@
-"""What scripts, notebooks and benchmarks of GeneralPoints share: arrays as text, and back.
-
-Nothing here is needed to train.
-"""
+"""What scripts, notebooks and benchmarks of GeneralPoints share: arrays as text, and back."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence

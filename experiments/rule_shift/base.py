@@ -8,19 +8,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rlrazor.policies.language import AnswerFormat, LanguagePolicy, Lora, make_language_policy
 
 from experiments.general_points.base import load_base
 from experiments.rule_shift.world import Speech
 from rlrazor.api.model import load
+from rlrazor.models.transformer_config import TransformerConfig
+from rlrazor.policies.language import AnswerFormat, LanguagePolicy, Lora, make_language_policy
 from rlrazor.runtime.mesh import make_mesh, replicate
-from rlrazor.runtime.tokenizer import SPECIALS, token_bytes, vocabulary
+from rlrazor.runtime.tokenizer import END, token_bytes, vocabulary
 from rlrazor.sampling.decode import Sampling, make_stops
 from rlrazor.studies.language import Base
 from rlrazor.tasks.general_points.pieces import FORMULA, PIECES
 
+ROW = 4096  # tokens; no row of the small base is longer
 ROOT = Path(__file__).resolve().parent.parent.parent
-END = SPECIALS.index("<eos>")  # what ends an answer of the small base
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Spoken:
     """A base and how it speaks."""
 
     base: Base
+    policy: LanguagePolicy  # the base's
     speech: Speech
 
 
@@ -42,27 +44,35 @@ def _small(config: Any, mesh: Any) -> Spoken:
     folder = Path(config.base)
     base = load_base(folder if folder.is_dir() else ROOT / folder)
     words = vocabulary(base.tokenizer)
-    policy = small_policy(base.model.config, base.tokenizer, mesh, config)
+    policy = small_policy(
+        base.model.config,
+        base.tokenizer,
+        mesh,
+        answer_tokens=config.answer_tokens,
+        temperature=config.temperature,
+    )
     formula = words.encode_inside(PIECES[FORMULA])
     return Spoken(
         Base(name=digest(base.params), policy=policy, params=replicate(base.params, mesh)),
+        policy,
         Speech(words, END, formula[0] if len(formula) == 1 else None),
     )
 
 
-def small_policy(shape: Any, tokenizer: Any, mesh: Any, config: Any) -> LanguagePolicy:
-    """A policy of a closed vocabulary."""
+def small_policy(
+    shape: TransformerConfig, tokenizer: Any, mesh: Any, *, answer_tokens: int, temperature: float
+) -> LanguagePolicy:
+    """A policy of a closed vocabulary, whose logits of whole rows fit in memory."""
     table, lengths = token_bytes(tokenizer, size=shape.vocabulary)
     answers = AnswerFormat(
         stops=make_stops([[END]]),
         spelling=(jnp.asarray(table), jnp.asarray(lengths)),
-        tokens=config.answer_tokens,
-        bytes=4 * config.answer_tokens,
+        tokens=answer_tokens,
+        bytes=4 * answer_tokens,
     )
     return make_language_policy(
-        shape, mesh, answers=answers, sampling=Sampling(config.temperature),
-        vocabulary_chunk=config.vocabulary_chunk,
-    )  # fmt: skip
+        shape, mesh, answers=answers, sampling=Sampling(temperature), vocabulary_chunk=ROW
+    )
 
 
 def _released(config: Any, mesh: Any) -> Spoken:
@@ -81,7 +91,7 @@ def _released(config: Any, mesh: Any) -> Spoken:
         remat=config.remat,
     )
     words = chat_vocabulary(base.chat)
-    return Spoken(base, Speech(words.vocabulary, words.end, None))
+    return Spoken(base, base.language, Speech(words.vocabulary, words.end, None))
 
 
 def digest(params: Any) -> str:

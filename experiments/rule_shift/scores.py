@@ -1,24 +1,25 @@
 """What a base can do: greedy answers under both rules of the study and to the prior tasks."""
 
-import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from tokenizers import Tokenizer
 
-from experiments.general_points.language import Player, make_player
 from experiments.rule_shift.arms import VARIANTS
-from experiments.rule_shift.measure import PRIOR_ANSWER
+from experiments.rule_shift.base import small_policy
 from experiments.rule_shift.tasks import make_tests
+from experiments.rule_shift.world import answering
 from rlrazor.models.transformer import Transformer
-from rlrazor.runtime.mesh import compile_once
+from rlrazor.policies.language import LanguagePolicy
+from rlrazor.runtime.mesh import compile_once, make_mesh
 from rlrazor.runtime.tokenizer import vocabulary
 from rlrazor.sampling.decode import Sampling
+from rlrazor.studies.device import sampled
 from rlrazor.tasks.procedural.pieces import TASKS as SUITES
 from rlrazor.types import Params
 
-ANSWER = 32  # tokens of an answer to GeneralPoints
+ANSWER, PRIOR_ANSWER = 32, 12  # tokens of an answer to GeneralPoints, and to a prior task
 
 
 def one(stacked: Any, place: int) -> Any:
@@ -30,19 +31,20 @@ def score(
     model: Transformer, params: Params, tokenizer: Tokenizer, *, hands: int, seed: int
 ) -> dict[str, float]:
     """Success at the first answer of `hands` hands of each kind, and of as many questions."""
-    player = make_player(model, tokenizer, answer_size=ANSWER, answer_bytes=4 * ANSWER)
-    short = dataclasses.replace(player, answer_size=PRIOR_ANSWER, answer_bytes=2 * PRIOR_ANSWER)
+    policy = small_policy(
+        model.config, tokenizer, make_mesh(data=1), answer_tokens=ANSWER, temperature=1.0
+    )
     key = jax.random.fold_in(jax.random.key(seed), 98)  # no other use of the seed draws from it
     keys = jax.random.split(key, hands)
 
-    def success(by: Player):
+    def success(by: LanguagePolicy):
         def rate(params, task, temperature):
-            played = by.play(params, task, keys, Sampling(temperature), turns=1)
+            played = sampled(params, by, task, keys, Sampling(temperature), turns=1)
             return jnp.mean(played.verdict.correct)
 
         return compile_once(rate)
 
-    points, questions = success(player), success(short)
+    points, questions = success(policy), success(answering(policy, PRIOR_ANSWER))
     found = {}
     for name, variant in (("", VARIANTS["main"]), ("formula alone, ", VARIANTS["terse"])):
         tests = make_tests(variant, vocabulary(tokenizer))

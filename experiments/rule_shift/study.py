@@ -35,7 +35,7 @@ def make_study(config: Any, spoken: Spoken) -> LanguageStudy:
     def world(direction: str, name: str) -> World:
         variant = read_name(name).setting
         return make_world(
-            variant, spoken.speech, spoken.base.policy, config.measure, rules=config.diverse_rules
+            variant, spoken.speech, spoken.policy, config.measure, rules=config.diverse_rules
         )
 
     def arm(name: str) -> Arm:

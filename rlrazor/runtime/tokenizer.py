@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from rlrazor.types import Vocabulary
 
 SPECIALS = ("<pad>", "<bos>", "<eos>")  # of a closed vocabulary: the ids 0, 1 and 2
+END = SPECIALS.index("<eos>")  # what ends an answer in one
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:

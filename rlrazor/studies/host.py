@@ -122,7 +122,7 @@ class OnHost:
 
     def judged(
         self, rows: Rows, some: Sequence[Question], samples: int, mesh: Any
-    ) -> tuple[Rows, Metrics]:
+    ) -> tuple[Rows, dict[str, Any]]:
         """Rows with what the judge says of them; judged by one process for all."""
         asked = [question for question in some for _ in range(samples)]
         found = judge_rows(self.judge, rows, asked, self.decode)
@@ -138,7 +138,7 @@ class OnHost:
             "answer_tokens": np.mean(found["tokens"]),
             "entropy_nats": found["entropy_nats"],
         }
-        return rows, {name: np.float32(value) for name, value in metrics.items()}
+        return rows, {name: np.asarray(value, np.float32) for name, value in metrics.items()}
 
 
 def learned(setup: Setup, state: RunState, given: Given, rows: Rows) -> tuple[RunState, Metrics]:
@@ -197,8 +197,8 @@ def prompt_rows(prompts: Sequence[np.ndarray], buckets: Sequence[int], mesh: Any
     size = bucket(max(map(len, prompts)), buckets)
     tokens = _padded(prompts, size, np.int32)
     count = np.array([len(prompt) for prompt in prompts], np.int32)
-    rows = Rows(tokens, count, np.zeros(tokens.shape, bool), prompt_count=count, prompt_size=size)
-    return global_rows(rows, mesh)
+    arrays = global_rows((tokens, count, np.zeros(tokens.shape, bool)), mesh)
+    return Rows(*arrays, prompt_count=arrays[1], prompt_size=size)
 
 
 def conversation_rows(
@@ -210,7 +210,7 @@ def conversation_rows(
     tokens = _padded([one.tokens for one in given], size, np.int32)
     mask = _padded([one.mask for one in given], size, bool)
     count = np.array([len(one.tokens) for one in given], np.int32)
-    return global_rows(Rows(tokens, count, mask), mesh)
+    return Rows(*global_rows((tokens, count, mask), mesh))
 
 
 @compile_once

@@ -244,7 +244,7 @@ def divergence(
         return answers(base, jax.random.fold_in(key, part))
 
     def of(params: Params, base: Params, kept: list[Rows], key: jax.Array) -> Columns:
-        columns = nats(compared(params, base, kept), "kl_base_policy_nats", prefix)
+        columns = dict(nats(compared(params, base, kept), "kl_base_policy_nats", prefix))
         if own:
             mine = answers(params, jax.random.fold_in(key, OWN_SAMPLES))
             columns |= nats(compared(params, base, mine), "kl_policy_base_nats", prefix)

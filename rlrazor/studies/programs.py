@@ -198,7 +198,8 @@ def learn(
 
     step = make_train_step(loss, setup.optimizer(given), parts)
     train, of_updates = jax.lax.scan(padded, train, batches)
-    before, after = state.train.opt_state, train.opt_state  # of optax.apply_if_finite
+    before: Any = state.train.opt_state  # of optax.apply_if_finite
+    after: Any = train.opt_state
     metrics = {
         **per_counted(jax.tree.map(jnp.mean, of_updates)),
         "updates_skipped": after.total_notfinite - before.total_notfinite,

@@ -3,10 +3,10 @@ import math
 
 import numpy as np
 import pytest
-
-from experiments.rule_shift.arms import ARMS
 from experiments.rule_shift.lines import NORMS, pass_at, result_line
 from experiments.rule_shift.plan import PlannedRun
+
+from experiments.rule_shift.arms import ARMS
 from rlrazor.analysis.results import load_results
 from rlrazor.runtime.metrics import training_means
 from tests.oracles.tiny_shift import tiny_config

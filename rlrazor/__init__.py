@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlrazor import losses as losses
     from rlrazor import ops as ops
-    from rlrazor.analysis.building import build as report
+    from rlrazor.analysis.building import build as report  # noqa: F401
     from rlrazor.analysis.results import load_results as load_results
     from rlrazor.api.model import Template as Template
     from rlrazor.api.model import load as load

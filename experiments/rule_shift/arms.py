@@ -78,6 +78,6 @@ def read_name(arm: str) -> Named:
         if arm == method + suffix and method in methods.all_methods():
             return Named(methods.named(method), variant)
     raise ValueError(
-        f"unknown arm {arm!r}; an arm is a method ({', '.join(methods.all_methods())}), or one with a "
-        f"variant behind it (_{', _'.join(name for name in VARIANTS if name != MAIN)})"
+        f"unknown arm {arm!r}; an arm is a method ({', '.join(methods.all_methods())}), or one "
+        f"with a variant behind it (_{', _'.join(name for name in VARIANTS if name != MAIN)})"
     )

@@ -284,8 +284,9 @@ class Settings:
     """How a study is trained and measured; nothing of it is about one arm."""
 
     study: str = "language"  # its name in every line; reports compare some with papers by it
-    sizes: Sizes = Sizes(rows=64, samples=8)  # of arms that are methods alone
-    optimization: Optimization = Optimization()
+    # Of arms that are methods alone.
+    sizes: Sizes = dataclasses.field(default_factory=lambda: Sizes(rows=64, samples=8))
+    optimization: Optimization = dataclasses.field(default_factory=Optimization)
     checkpoints: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)  # shares of a run
     matched_flops: bool = True
     reference_flops: float | None = None  # of an iteration; None: of the dearest arm

@@ -1,4 +1,4 @@
-"""What is compiled of any method on any policy: begin a run, and learn from the rows of an iteration.
+"""What is compiled of any method on any policy: to begin a run, and to learn from rows.
 
 Everything random follows from the seed and the number of updates so far, each use from a stream of
 its own: a resumed run draws what the uninterrupted one would have drawn.

@@ -18,7 +18,7 @@ from rlrazor.methods.method import (
 )
 from rlrazor.ops.advantages import centred, leave_one_out, standardised
 
-# (rewards - mean) / (std + epsilon), as TRL has it.
+# The epsilon is TRL's; std divides by G, not G - 1.
 _standardised = functools.partial(standardised, epsilon=1e-4)
 _CLIP = {"clip_low": 0.2, "clip_high": 0.2}  # PPO's paper (arXiv 1707.06347)
 
@@ -200,7 +200,7 @@ sdft = Method(
     Episodes(demonstrated=True),
     distillation.sdft,
     passes=Passes(average=1),
-    average_decay=0.98,  # an iteration; its paper's is of an update
+    average_decay=0.98,  # an iteration; ours, not its paper's
 )
 
 

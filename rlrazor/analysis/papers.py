@@ -33,6 +33,24 @@ RAZOR: Mapping[str, str] = {  # claim -> what the paper reports
     "rl_forgets_less_at_end": "RL keeps more of the prior tasks (arXiv 2509.04259)",
     "kl_shift": "not measured; for forgetting R2 = 0.96",
 }
+# Predictor of forgetting -> its R2 in RL's Razor, Table 1 (ParityMNIST, second-degree fit), and in
+# a public replication (SakanaAI/rl-razor-mnist, one seed).
+TABLE_1: Mapping[str, tuple[float | None, float | None]] = {
+    "new/kl_base_policy_nats": (0.96, 0.94),
+    "new/kl_policy_base_nats": (0.93, 0.90),
+    "new/total_variation": (0.80, 0.88),
+    "new/l2_distance": (0.56, 0.85),
+    "weights/fisher_l2": (0.58, 0.09),
+    "weights/spectral_norm": (0.58, 0.31),
+    "weights/l1": (0.34, 0.32),
+    "new/activation_l1": (0.52, 0.73),
+    "new/activation_l2": (0.55, 0.73),
+    "prior/kl_base_policy_nats": (None, 0.92),
+    "prior/total_variation": (None, 0.99),
+    "prior/l2_distance": (None, 0.99),
+    "prior/activation_l1": (None, 0.84),
+    "prior/activation_l2": (None, 0.83),
+}
 OUTCOMES: Mapping[str, Mapping[str, Outcome]] = {  # study -> shift -> what the paper reports
     "sft_memorizes_gp_l": {
         "rule": Outcome(

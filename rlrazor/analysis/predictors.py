@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rlrazor.analysis import papers
 from rlrazor.analysis.law import (
     MIN_ROWS,
     law_rows,
@@ -29,37 +30,41 @@ class Predictor:
     replication_r2: float | None = None  # SakanaAI/rl-razor-mnist, one seed
 
 
+def _predictor(column: str, label: str) -> Predictor:
+    return Predictor(column, label, *papers.TABLE_1.get(column, (None, None)))
+
+
 # The paper does not say on which inputs it took the activation change; new-task inputs here.
 PREDICTORS: tuple[Predictor, ...] = (
-    Predictor("new/kl_base_policy_nats", "KL(base||policy), new task", 0.96, 0.94),
-    Predictor("new/kl_policy_base_nats", "KL(policy||base), new task", 0.93, 0.90),
-    Predictor("new/total_variation", "total variation, new task", 0.80, 0.88),
-    Predictor("new/l2_distance", "L2 of probabilities, new task", 0.56, 0.85),
-    Predictor("weights/fisher_l2", "weight change, Fisher L2", 0.58, 0.09),
-    Predictor("weights/spectral_norm", "weight change, spectral norm", 0.58, 0.31),
-    Predictor("weights/l1", "weight change, L1", 0.34, 0.32),
-    Predictor("weights/l2", "weight change, L2"),
-    Predictor("weights/rank", "weight change, rank"),
-    Predictor("weights/sparsity", "weight change, sparsity"),
-    Predictor("new/activation_l1", "activation change L1, new task", 0.52, 0.73),
-    Predictor("new/activation_l2", "activation change L2, new task", 0.55, 0.73),
-    Predictor("new/cka", "CKA with the base, new task"),
-    Predictor("new/cknna", "CKNNA with the base, new task"),
-    Predictor("prior/kl_base_policy_nats", "KL(base||policy), prior tasks", None, 0.92),
-    Predictor("prior/kl_policy_base_nats", "KL(policy||base), prior tasks"),
-    Predictor("prior/total_variation", "total variation, prior tasks", None, 0.99),
-    Predictor("prior/l2_distance", "L2 of probabilities, prior tasks", None, 0.99),
-    Predictor("prior/activation_l1", "activation change L1, prior tasks", None, 0.84),
-    Predictor("prior/activation_l2", "activation change L2, prior tasks", None, 0.83),
-    Predictor("prior/cka", "CKA with the base, prior tasks"),
-    Predictor("prior/cknna", "CKNNA with the base, prior tasks"),
+    _predictor("new/kl_base_policy_nats", "KL(base||policy), new task"),
+    _predictor("new/kl_policy_base_nats", "KL(policy||base), new task"),
+    _predictor("new/total_variation", "total variation, new task"),
+    _predictor("new/l2_distance", "L2 of probabilities, new task"),
+    _predictor("weights/fisher_l2", "weight change, Fisher L2"),
+    _predictor("weights/spectral_norm", "weight change, spectral norm"),
+    _predictor("weights/l1", "weight change, L1"),
+    _predictor("weights/l2", "weight change, L2"),
+    _predictor("weights/rank", "weight change, rank"),
+    _predictor("weights/sparsity", "weight change, sparsity"),
+    _predictor("new/activation_l1", "activation change L1, new task"),
+    _predictor("new/activation_l2", "activation change L2, new task"),
+    _predictor("new/cka", "CKA with the base, new task"),
+    _predictor("new/cknna", "CKNNA with the base, new task"),
+    _predictor("prior/kl_base_policy_nats", "KL(base||policy), prior tasks"),
+    _predictor("prior/kl_policy_base_nats", "KL(policy||base), prior tasks"),
+    _predictor("prior/total_variation", "total variation, prior tasks"),
+    _predictor("prior/l2_distance", "L2 of probabilities, prior tasks"),
+    _predictor("prior/activation_l1", "activation change L1, prior tasks"),
+    _predictor("prior/activation_l2", "activation change L2, prior tasks"),
+    _predictor("prior/cka", "CKA with the base, prior tasks"),
+    _predictor("prior/cknna", "CKNNA with the base, prior tasks"),
 )
 # Where answers differ in length, KL a token is another predictor; the paper does not say which.
 PER_TOKEN: tuple[Predictor, ...] = (
-    Predictor("new/kl_base_policy_nats_per_token", "KL(base||policy) a token, new task"),
-    Predictor("new/kl_policy_base_nats_per_token", "KL(policy||base) a token, new task"),
-    Predictor("prior/kl_base_policy_nats_per_token", "KL(base||policy) a token, prior tasks"),
-    Predictor("prior/kl_policy_base_nats_per_token", "KL(policy||base) a token, prior tasks"),
+    _predictor("new/kl_base_policy_nats_per_token", "KL(base||policy) a token, new task"),
+    _predictor("new/kl_policy_base_nats_per_token", "KL(policy||base) a token, new task"),
+    _predictor("prior/kl_base_policy_nats_per_token", "KL(base||policy) a token, prior tasks"),
+    _predictor("prior/kl_policy_base_nats_per_token", "KL(policy||base) a token, prior tasks"),
 )
 
 

@@ -102,7 +102,7 @@ def cluster_bootstrap(
     sqrt(S / (S - 1)) that makes it exact for a mean. Percentiles of so few seeds are far too
     narrow (Hesterberg 2015, arXiv 1411.5279): on laws whose slope varies by a quarter between
     seeds, 95 % percentile intervals of R2 held the true value 38, 62 and 74 % of the time with 3,
-    5 and 10 seeds; these held it 87, 88 and 91 %. The draws depend on n_seeds and resamples only,
+    5 and 10 seeds; what these hold is in COVERAGE. The draws depend on n_seeds and resamples only,
     so results repeat, and two statistics on the same seeds meet the same resamples.
     """
     to, back = scale or (lambda x: x, lambda x: x)

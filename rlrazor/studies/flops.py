@@ -13,6 +13,7 @@ def flops_per_iteration(setup: Setup, *, weights: int, tokens: int) -> float:
     method = setup.method
     passes = method.passes
     sampled = not isinstance(method.source, Demonstrations | Pairs)
-    read = sampled + passes.base + passes.teacher + passes.average + passes.policy
+    read = sampled + passes.base + passes.teacher + passes.policy
+    read += 2 * passes.average  # of rows behind a demonstration, twice as long
     rows = setup.sizes.rows * (2 if isinstance(method.source, Pairs) else 1)
     return float(weights * (6 * method.epochs + 2 * read) * rows * tokens)

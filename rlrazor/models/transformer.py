@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import flax.linen as nn
@@ -153,25 +154,10 @@ class Transformer(nn.Module):
         `count`, all are real. Hidden states of the others mean nothing, but are finite: their
         embedding is replaced by zero, so that nothing in them reaches anything else.
         """
-        c = self.config
-        B, T = tokens.shape
-        chex.assert_type(tokens, int)
-        # Decoding has whole rows of the table, which the compiler deals with.
-        x = self.embed(tokens, self.layout if cache is None else None)
-        x = _as_rows(x, self.layout)
-        if count is not None:
-            chex.assert_shape(count, (B,))
-            real = jnp.arange(T)[None] < count[:, None]
-            x = jnp.where(real[..., None], x, jnp.zeros_like(x))
-
-        start = jnp.zeros((1,), jnp.int32) if cache is None else cache.filled
-        slots = start[:, None] + jnp.arange(T)[None]
-        seen = jnp.arange(T if cache is None else cache.slots)
-        visible = seen[None, None] <= slots[..., None]
-        frequencies = rope_frequencies(c.head_dim, base=c.rope_base, scaling=c.rope_scaling)
-        rotation = rotations(slots, frequencies)
-        (x, cache), _ = self.layers((x, cache), jnp.arange(c.layers), slots, rotation, visible)
-
+        T = tokens.shape[1]
+        filled = None if cache is None else cache.filled
+        x, seen = self.begin(tokens, filled, T if cache is None else cache.slots, count)
+        (x, cache), _ = self.layers((x, cache), jnp.arange(self.config.layers), *seen)
         if cache is not None:
             cache = dataclasses.replace(
                 cache, filled=cache.filled + (T if count is None else count)
@@ -180,6 +166,34 @@ class Transformer(nn.Module):
         if self.is_initializing():
             self.logits(hidden)  # linen makes a module's parameters when it is first called
         return hidden, cache
+
+    def begin(
+        self,
+        tokens: jax.Array,  # i32[B, T]
+        filled: jax.Array | None,  # i32[B] tokens that are in a cache; None: no cache
+        size: int,  # S, keys that there are to see
+        count: jax.Array | None,  # i32[B]
+    ) -> tuple[jax.Array, Any]:  # [B, T, D], and what every `Layer` takes besides
+        """What comes before the layers."""
+        c = self.config
+        B, T = tokens.shape
+        chex.assert_type(tokens, int)
+        # Decoding has whole rows of the table, which the compiler deals with.
+        x = self.embed(tokens, self.layout if filled is None else None)
+        x = _as_rows(x, self.layout)
+        if count is not None:
+            chex.assert_shape(count, (B,))
+            real = jnp.arange(T)[None] < count[:, None]
+            x = jnp.where(real[..., None], x, jnp.zeros_like(x))
+        start = jnp.zeros((1,), jnp.int32) if filled is None else filled
+        slots = start[:, None] + jnp.arange(T)[None]
+        visible = jnp.arange(size)[None, None] <= slots[..., None]
+        frequencies = rope_frequencies(c.head_dim, base=c.rope_base, scaling=c.rope_scaling)
+        return x, (slots, rotations(slots, frequencies), visible)
+
+    def end(self, x: jax.Array) -> jax.Array:  # [..., D]
+        """What comes behind them: hidden states."""
+        return self.final_norm(x)
 
     def logits(self, hidden: jax.Array) -> jax.Array:  # [..., D] -> f32[..., V]
         """Unnormalised log-probabilities of the next token."""

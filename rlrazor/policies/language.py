@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from rlrazor.models.attend import resolve
 from rlrazor.models.cache import init_cache, repeat_rows
+from rlrazor.models.decoding import init_caches, layers_appender, repeat_caches
 from rlrazor.models.lora import apply_beside, init_lora, lora_rules, merge
 from rlrazor.models.partition import CACHE_RULES, transformer_rules
 from rlrazor.models.scoring import over_vocabulary
@@ -68,7 +69,6 @@ class LanguagePolicy:
     """
 
     model: Transformer
-    decoder: Transformer  # the same, as it decodes fastest
     mesh: Mesh
     rules: tuple[Rule, ...]  # of parameters and adapters
     replicated: bool
@@ -265,7 +265,11 @@ class LanguagePolicy:
 
     def _player(self, params: Params) -> Player:
         c, answers = self.model.config, self.answers
-        append, place_cache, place_rows = appender(self.decoder, params), _as_is, _as_is
+        place_cache, place_rows = _as_is, _as_is
+        start, empty, repeat = appender, init_cache, repeat_rows
+        if not c.scan_layers:
+            start, empty, repeat = layers_appender, init_caches, repeat_caches
+        append = start(self.model, params)
         if not self.replicated:
             place_cache, place_rows = self._cache_by_row, self._by_row
 
@@ -275,8 +279,8 @@ class LanguagePolicy:
 
         return Player(
             append_allowed,
-            lambda rows, slots: place_cache(init_cache(c, rows, slots, c.compute_dtype)),
-            lambda cache, times: place_cache(repeat_rows(cache, times)),
+            lambda rows, slots: place_cache(empty(c, rows, slots, c.compute_dtype)),
+            lambda cache, times: place_cache(repeat(cache, times)),
             answers.stops,
             answers.spelling,
             answers.tokens,
@@ -314,11 +318,8 @@ def make_language_policy(
     rules = (*of_model, *lora_rules(of_model))
     replicated = mesh.shape["fsdp"] == mesh.shape["tensor"] == 1
     told = None if replicated else layout(mesh, rules)
-    # A token at a time, one layer whose code stays in a processor's cache is faster than many.
-    in_loop = dataclasses.replace(config, scan_layers=config.scan_layers or platform == "cpu")
     return LanguagePolicy(
         model=Transformer(config, told),
-        decoder=Transformer(in_loop, told),
         mesh=mesh,
         rules=rules,
         replicated=replicated,

@@ -77,13 +77,19 @@ def params_of(seed=0):
 
 
 @functools.cache
-def make_policy(mesh=None, *, forbidden=(), sampling=PLAIN, vocabulary_chunk=64, lora=None):
+def make_policy(
+    mesh=None, *, forbidden=(), sampling=PLAIN, vocabulary_chunk=64, lora=None, scan_layers=True
+):
     answers = AnswerFormat(make_stops([[END]]), SPELLING, ANSWER, 8, forbidden)
     mesh = make_mesh(data=1) if mesh is None else mesh
     return make_language_policy(
-        SHAPE, mesh, answers=answers, sampling=sampling, vocabulary_chunk=vocabulary_chunk,
+        dataclasses.replace(SHAPE, scan_layers=scan_layers),
+        mesh,
+        answers=answers,
+        sampling=sampling,
+        vocabulary_chunk=vocabulary_chunk,
         lora=lora,
-    )  # fmt: skip
+    )
 
 
 @functools.cache

@@ -251,6 +251,16 @@ def test_episodes_are_the_same_on_any_number_of_devices(prompts, samples):
     policies.check_episodes(on(4, 1, 1), prompts, samples)
 
 
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 2, 2)], ids=str)
+def test_layers_apart_play_as_layers_in_a_loop(sizes):
+    looped = played(make_policy(), turns=2, samples=2)
+    apart = make_policy(on(*sizes), scan_layers=False)
+    params = place(params_of(), shardings_of(params_of(), apart.rules, apart.mesh))
+    found = played(apart, turns=2, samples=2, params=params)
+    np.testing.assert_array_equal(looped.tokens, found.tokens)
+    np.testing.assert_allclose(looped.behaviour_logprobs, found.behaviour_logprobs, atol=1e-5)
+
+
 def test_prompts_of_a_host_are_answered_by_the_same_player():
     policy, task = make_policy(), PromptTask()
     keys = policies.keys(3)

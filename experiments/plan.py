@@ -1,12 +1,13 @@
-"""What a fine-tuning step needs on a TPU slice, compiled for it here, without one.
+"""What a fine-tuning run needs on a TPU slice, compiled for it here, without one.
 
     pip install -e '.[tpu]'
     python experiments/plan.py --config=configs/finetune.py:grpo --topology=v5e:4x4
 
-Any methods: `--config.arms="('sft', 'ppo')"`. `--topology` is a kind of chip (v4, v5e, v5p, v6e) and
-the shape of the slice. For every program that trains or measures and every device: bytes, whether
-they fit, FLOPs, bytes through each exchange, and the least time by roofline. A layout that does not fit is followed by one that does; `--suggest` looks for the
-best one at once. `--json=FILE` keeps the figures.
+Any methods: `--config.arms="('sft', 'ppo')"`. `--topology` is a kind of chip (v4, v5e, v5p, v6e)
+and the shape of the slice. For every program that trains or measures and every device: bytes,
+whether they fit, FLOPs, bytes through each exchange, and the least time by roofline. A layout that
+does not fit is followed by one that does; `--suggest` looks for the best one at once. `--json=FILE`
+keeps the figures.
 """
 
 import json

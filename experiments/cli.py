@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -31,6 +32,21 @@ def _sentence(error: BaseException) -> str:
             "command again to resume"
         )
     return text or type(error).__name__
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """A sentence on what to lower; None for another trouble."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in text:
+        return None
+    wanted = re.search(r"allocat\w+ ([\d.,]+ ?\w+)|\(([\d.]+\w)\) exceeds|Used ([\d.]+\w) of", text)
+    size = next((part for part in wanted.groups() if part), "") if wanted else ""
+    return (
+        f"out of memory{size and f' ({size.strip()} asked for)'}: lower config.rows_at_once, "
+        "config.vocabulary_chunk, config.test_at_once, config.answer_tokens or prompts x samples, "
+        "where the config has them, or take more devices; before a run, --config.dry_run=True says "
+        "what it needs here, and experiments/plan.py on any TPU slice"
+    )
 
 
 def _flag_sentence(error: BaseException) -> str:
@@ -65,6 +81,11 @@ def run(main: Callable[[Any], None]) -> None:
             main(argv)
         except (ValueError, OSError) as error:
             _stop(_sentence(error))
+        except (RuntimeError, MemoryError) as error:  # jax.errors.JaxRuntimeError is one
+            sentence = out_of_memory(error)
+            if sentence is None:
+                raise
+            _stop(sentence)
         except KeyboardInterrupt:
             print("\ninterrupted; give the same command again to resume", file=sys.stderr)
             sys.exit(130)

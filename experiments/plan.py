@@ -1,12 +1,13 @@
-"""What a fine-tuning step needs on a TPU slice, compiled for it here, without one.
+"""What a fine-tuning run needs on a TPU slice, compiled for it here, without one.
 
     pip install -e '.[tpu]'
     python experiments/plan.py --config=configs/finetune.py:grpo --topology=v5e:4x4
 
-`--topology` is a kind of chip (v4, v5e, v5p, v6e) and the shape of the slice. For every program of
-a step and every device: bytes, whether they fit, FLOPs, bytes through each exchange, and the least
-time by roofline. A layout that does not fit is followed by one that does; `--suggest` looks for the
-best one at once. `--json=FILE` keeps the figures.
+Any methods: `--config.arms="('sft', 'ppo')"`. `--topology` is a kind of chip (v4, v5e, v5p, v6e)
+and the shape of the slice. For every program that trains or measures and every device: bytes,
+whether they fit, FLOPs, bytes through each exchange, and the least time by roofline. A layout that
+does not fit is followed by one that does; `--suggest` looks for the best one at once. `--json=FILE`
+keeps the figures.
 """
 
 import json
@@ -35,8 +36,8 @@ def main(argv: Any) -> None:
     for name, value in ALONE.items():
         os.environ.setdefault(name, value)
 
-    from experiments.finetuning.settings import check, shape_of
-    from experiments.planning.planning import plan, suggestions
+    from experiments.finetuning.settings import check
+    from experiments.planning.planning import plan, shape_of, suggestions, too_narrow
     from experiments.planning.table import describe, figures
     from experiments.planning.topology import chips_of
     from rlrazor.runtime.hardware import accelerator_of
@@ -51,18 +52,19 @@ def main(argv: Any) -> None:
         raise ValueError(f"no limits are known of {chips[0].device_kind!r}")
     config.mesh.update(make_mesh(**config.mesh, devices=chips).shape)  # what 0 stands for
     found: list[Any] = []
-    too_narrow: list[Any] = []  # meshes on which sampling does not fit, however rows are cut
+    narrow: list[Any] = []  # meshes on which sampling does not fit, however rows are cut
     tried = [] if SUGGEST.value else [config]
     for one in (*tried, *suggestions(config, shape, len(chips), accelerator)):
-        if one.mesh in too_narrow:
+        if one.mesh in narrow:
             continue
-        costs = plan(one, shape, chips, accelerator)
-        print(describe(one, costs, TOPOLOGY.value), flush=True)
-        found += figures(one, costs, TOPOLOGY.value)
-        if all(cost.needs.fits for cost in costs.values()):
+        arms = plan(one, shape, chips, accelerator)
+        for arm, costs in arms.items():
+            print(describe(one, arm, costs, TOPOLOGY.value), flush=True)
+            found += figures(one, arm, costs, TOPOLOGY.value)
+        if all(cost.needs.fits for costs in arms.values() for cost in costs.values()):
             break
-        if "sample" in costs and not costs["sample"].needs.fits:
-            too_narrow.append(one.mesh)
+        if too_narrow([*arms.values()]):
+            narrow.append(one.mesh)
     else:
         print("no layout fits; take more chips, fewer rows or shorter ones, or config.lora.rank=16")
     if JSON.value:

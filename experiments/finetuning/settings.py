@@ -87,20 +87,23 @@ def sampling_of(config: Any) -> Sampling:
     return Sampling(config.temperature, config.top_k, config.top_p)
 
 
-def load_base(config: Any) -> Pretrained:
+def loading(config: Any) -> dict[str, Any]:
+    """How a model is read, as `rlrazor.api.model` takes it."""
     chat = config.chat
-    return load(
-        config.model,
-        answer_tokens=config.answer_tokens,
-        sampling=sampling_of(config),
-        template=Template(
+    return {
+        "answer_tokens": config.answer_tokens,
+        "sampling": sampling_of(config),
+        "template": Template(
             chat.template or None, chat.date or None, config.template_variables.to_dict()
         ),
-        lora=lora_of(config),
-        mesh=make_mesh(**config.mesh),
-        vocabulary_chunk=config.vocabulary_chunk,
+        "lora": lora_of(config),
+        "vocabulary_chunk": config.vocabulary_chunk,
         **computing_of(config),
-    )
+    }
+
+
+def load_base(config: Any) -> Pretrained:
+    return load(config.model, mesh=make_mesh(**config.mesh), **loading(config))
 
 
 def judge_of(config: Any) -> Judge:

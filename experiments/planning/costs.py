@@ -56,9 +56,16 @@ class Time:
 @dataclasses.dataclass(frozen=True)
 class Cost:
     needs: Needs
+    made: dict[str, float]  # of what is named, that the program makes itself
     flops: float  # of one device
     collectives: tuple[Collective, ...] | None  # None where JAX cannot print the program
     time: Time | None  # None for a program that does not fit: it was not compiled to the end
+
+    def beside(self, held: dict[str, float]) -> "Cost":
+        """The same program where other things lie on the device."""
+        return dataclasses.replace(
+            self, needs=dataclasses.replace(self.needs, named=held | self.made)
+        )
 
     def sent(self) -> dict[str, float] | None:
         """Bytes that leave a device, by the kind of exchange; None if that cannot be read."""
@@ -86,16 +93,14 @@ def _itemsize(leaf: Any) -> int:
     return leaf.dtype.itemsize
 
 
-def cost_of(
+def compiled_needs(
     lowered: Any,  # jax.stages.Lowered
     *,
-    held: dict[str, float],  # bytes on a device, arguments of the program
-    beside: dict[str, float],  # that lie there meanwhile and are no arguments
+    held: dict[str, float],  # bytes on a device throughout the run, by name
+    read: float,  # bytes of what is held that are arguments of the program
     made: dict[str, float],  # that it makes there and are worth a name, such as a cache
-    flops: float,  # of one device
-    traffic: float,  # least bytes between a device and its memory
-    accelerator: Accelerator,
-) -> Cost:
+    limit: float,  # bytes that a program may have, where the compiler does not say it
+) -> tuple[Needs, Any]:  # jax.stages.Compiled; None for a program that is too large
     """Compiles, and says what it needs; a program that is too large is said to be so."""
     try:
         compiled = lowered.compile()
@@ -104,23 +109,32 @@ def cost_of(
         if found is None:
             raise
         used, limit = (float(found[i]) * _UNITS[found[i + 1]] for i in (1, 3))
-        working = used - sum((held | made).values())
-        return Cost(Needs(held | beside | made, working, limit), flops, (), None)
+        return Needs(held | made, used - read - sum(made.values()), limit), None
     memory = compiled.memory_analysis()
     new = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    others = memory.argument_size_in_bytes - sum(held.values())  # rows and keys
+    others = memory.argument_size_in_bytes - read  # rows and keys
     working = memory.temp_size_in_bytes + new + others + memory.generated_code_size_in_bytes
-    working -= sum(made.values())
+    return Needs(held | made, float(working - sum(made.values())), limit), compiled
+
+
+def cost_of(
+    lowered: Any,  # jax.stages.Lowered
+    *,
+    flops: float,  # of one device
+    traffic: float,  # least bytes between a device and its memory
+    accelerator: Accelerator,
+    **known: Any,  # of `compiled_needs`
+) -> Cost:
+    """Compiles, and says what it needs and takes."""
+    needs, compiled = compiled_needs(lowered, limit=accelerator.memory, **known)
+    if compiled is None:
+        return Cost(needs, known["made"], flops, (), None)
     try:
         collectives = tuple(collectives_of(compiled.as_text()))
     except jax.errors.JaxRuntimeError:  # of some asynchronous exchanges of a v6e, by JAX 0.10
         collectives = None
-    return Cost(
-        Needs(held | beside | made, float(working), accelerator.memory),
-        flops,
-        collectives,
-        least_time(flops, traffic, collectives or (), accelerator),
-    )
+    time = least_time(flops, traffic, collectives or (), accelerator)
+    return Cost(needs, known["made"], flops, collectives, time)
 
 
 def least_time(

@@ -8,12 +8,17 @@ from experiments.planning.costs import Cost
 GIB = 2**30
 
 
-def figures(config: Any, costs: Mapping[str, Cost], topology: str) -> list[dict[str, Any]]:
+STEP = ("sample", "learn")  # programs of a step; the others measure
+
+
+def figures(
+    config: Any, arm: str, costs: Mapping[str, Cost], topology: str
+) -> list[dict[str, Any]]:
     """One JSON object a program."""
     return [
         {
             "model": config.model,
-            "method": config.method,
+            "arm": arm,
             "topology": topology,
             "program": name,
             "mesh": dict(config.mesh),
@@ -34,10 +39,10 @@ def _in_gib(sent: Mapping[str, float] | None) -> dict[str, float] | None:
     return None if sent is None else {kind: size / GIB for kind, size in sent.items()}
 
 
-def describe(config: Any, costs: Mapping[str, Cost], topology: str) -> str:
+def describe(config: Any, arm: str, costs: Mapping[str, Cost], topology: str) -> str:
     mesh = " ".join(f"{axis}={size}" for axis, size in config.mesh.items())
     lines = [
-        f"\n{config.model}, {config.method}, on {topology}: {mesh}, "
+        f"\n{config.model}, {arm}, on {topology}: {mesh}, "
         f"rows_at_once={config.rows_at_once}, {config.param_dtype} parameters",
         "per device",
     ]
@@ -62,7 +67,8 @@ def describe(config: Any, costs: Mapping[str, Cost], topology: str) -> str:
                 f"    least time  {time.least:.2f} s, bound by {time.bound} (compute "
                 f"{time.compute:.2f}, memory {time.memory:.2f}, links {time.links:.2f})",
             ]
-    if all(cost.time for cost in costs.values()):
-        least = sum(cost.time.least for cost in costs.values() if cost.time)
+    times = [costs[name].time for name in STEP if name in costs]
+    if all(times):
+        least = sum(time.least for time in times if time)
         lines.append(f"  a step takes at least {least:.2f} s")
     return "\n".join(lines)

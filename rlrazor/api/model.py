@@ -65,6 +65,17 @@ class Pretrained(Base):
         return policy
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Description:
+    """A model before its weights are read."""
+
+    name: str
+    policy: LanguagePolicy
+    chat: Chat
+    config: TransformerConfig
+    folder: Path
+
+
 def load(
     model: str | Path,
     *,
@@ -80,7 +91,35 @@ def load(
 
     ValueError names the file, the field or the token that does not fit, before weights are read.
     """
-    mesh = make_mesh(data=1, fsdp=0) if mesh is None else mesh
+    found = described(
+        model, answer_tokens=answer_tokens, sampling=sampling, template=template, lora=lora,
+        mesh=make_mesh(data=1, fsdp=0) if mesh is None else mesh,
+        vocabulary_chunk=vocabulary_chunk, **computing,
+    )  # fmt: skip
+    at = jax.tree.map(lambda leaf: leaf.sharding, base_shapes(found.policy))
+    _, params, reading = load_pretrained(
+        found.folder, shardings=at, param_dtype=found.config.param_dtype
+    )
+    if is_writer():
+        print(f"read {reading.bytes_read / 1e9:.3g} of {reading.bytes_stored / 1e9:.3g} GB")
+    return Pretrained(
+        name=found.name, policy=found.policy, params=params, chat=found.chat, config=found.config,
+        folder=found.folder,
+    )  # fmt: skip
+
+
+def described(
+    model: str | Path,
+    *,
+    answer_tokens: int,
+    sampling: Sampling,
+    template: Template,
+    lora: Lora | None,
+    mesh: Mesh,
+    vocabulary_chunk: int,
+    **computing: Any,
+) -> Description:
+    """All of a model but its weights."""
     folder = find_model(str(model))
     config = dataclasses.replace(read_config(folder), **computing)
     chat = load_chat(
@@ -93,17 +132,13 @@ def load(
         config, mesh, chat, folder, answer_tokens=answer_tokens, sampling=sampling, lora=lora,
         vocabulary_chunk=vocabulary_chunk,
     )  # fmt: skip
-    shapes = parameter_shapes(config)
-    at = jax.tree.map(
-        lambda leaf: leaf.sharding,
-        shapes_at(shapes, shardings_of(shapes, policy.rules, mesh)),
-    )
-    _, params, reading = load_pretrained(folder, shardings=at, param_dtype=config.param_dtype)
-    if is_writer():
-        print(f"read {reading.bytes_read / 1e9:.3g} of {reading.bytes_stored / 1e9:.3g} GB")
-    return Pretrained(
-        name=str(model), policy=policy, params=params, chat=chat, config=config, folder=folder
-    )
+    return Description(str(model), policy, chat, config, folder)
+
+
+def base_shapes(policy: LanguagePolicy) -> Params:
+    """The parameters of a model as shapes that say where they lie."""
+    shapes = parameter_shapes(policy.model.config)
+    return shapes_at(shapes, shardings_of(shapes, policy.rules, policy.mesh))
 
 
 def pretrained_policy(

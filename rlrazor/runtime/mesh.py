@@ -189,14 +189,18 @@ def global_rows(tree: Any, mesh: Mesh) -> Any:
 
     Each process sends what its own devices hold.
     """
-    holders = holders_of(mesh)
 
     def put(array: Any) -> jax.Array:
         array = np.asarray(array)
-        at = on_mesh(mesh, ROWS) if len(array) % holders == 0 else on_mesh(mesh)
+        at = rows_at(len(array), mesh)
         return jax.make_array_from_callback(array.shape, at, lambda index: array[index])
 
     return jax.tree.map(put, tree)
+
+
+def rows_at(count: int, mesh: Mesh) -> NamedSharding:
+    """How so many rows lie: cut where the devices can share them, else whole on each."""
+    return on_mesh(mesh, ROWS) if count % holders_of(mesh) == 0 else on_mesh(mesh)
 
 
 def shapes_at(tree: Any, shardings: Any) -> Any:

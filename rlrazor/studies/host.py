@@ -15,7 +15,7 @@ from rlrazor.methods.method import Demonstrations, Pairs
 from rlrazor.ops.sequences import append, between
 from rlrazor.policies.policy import Policy
 from rlrazor.runtime.distributed import is_writer, to_host
-from rlrazor.runtime.mesh import compile_once, global_rows, on_mesh
+from rlrazor.runtime.mesh import compile_once, global_rows, on_mesh, rows_at
 from rlrazor.sampling.decode import Sampling
 from rlrazor.sampling.prompts import PromptTask
 from rlrazor.studies.programs import Given, RunState, Setup, draw_key, learn, state_shardings
@@ -82,12 +82,7 @@ class OnHost:
     ) -> Callable[[Run, RunState, Given, int], tuple[RunState, Metrics]]:
         """Sample, judge and learn, or only learn; each compiled for every bucket that is met."""
         mesh = setup.policy.mesh
-        learning = compile_once(
-            functools.partial(learned, setup),
-            donate=(0,),
-            out=(state_shardings(setup, whole), on_mesh(mesh)),
-        )
-        sampling = compile_once(functools.partial(sample, setup))
+        learning, sampling = learner(setup, whole), sampler(setup)
 
         def advance(run: Run, state: RunState, given: Given, done: int):
             some = self.chosen(setup, run.seed, done)
@@ -97,13 +92,19 @@ class OnHost:
             rows = sampling(state, given, prompts)
             if setup.method.source.demonstrated:
                 shown = [q.demonstrated for q in some]
-                shown = prompt_rows(shown, (max(len(x) for x in shown),), mesh)  # type: ignore
-                rows = _behind(rows, shown)
+                rows = behind(rows, prompt_rows(shown, self.demonstrated_buckets, mesh))  # type: ignore
             rows, of_rows = self.judged(rows, some, setup.sizes.samples, mesh)
             state, metrics = learning(state, given, rows)
             return state, {**of_rows, **metrics}
 
         return advance
+
+    @property
+    def demonstrated_buckets(self) -> list[int]:
+        """Of prompts behind a demonstration: those of the data, and room for the longest."""
+        sizes = behind_buckets(self.prompt_buckets, self.row_buckets)
+        shown = [len(q.demonstrated) for q in self.questions if q.demonstrated is not None]
+        return [*sizes, max([*shown, *sizes])]
 
     def chosen(self, setup: Setup, seed: int, number: int) -> list[Question]:
         """Questions of batch `number`; a function of seed and number, whoever resumes."""
@@ -139,6 +140,18 @@ class OnHost:
             "entropy_nats": found["entropy_nats"],
         }
         return rows, {name: np.asarray(value, np.float32) for name, value in metrics.items()}
+
+
+def learner(setup: Setup, whole: Any) -> Any:
+    """`learned`, compiled for each bucket; the state, of which `whole` has shapes, is given up."""
+    at = state_shardings(setup, whole), on_mesh(setup.policy.mesh)
+    return compile_once(functools.partial(learned, setup), donate=(0,), out=at)
+
+
+def sampler(setup: Setup) -> Any:
+    """`sample`, compiled for each bucket."""
+    at = rows_at(setup.sizes.rows, setup.policy.mesh)
+    return compile_once(functools.partial(sample, setup), out=at)
 
 
 def learned(setup: Setup, state: RunState, given: Given, rows: Rows) -> tuple[RunState, Metrics]:
@@ -213,8 +226,13 @@ def conversation_rows(
     return Rows(*global_rows((tokens, count, mask), mesh))
 
 
+def behind_buckets(prompt_buckets: Sequence[int], row_buckets: Sequence[int]) -> list[int]:
+    """Of a prompt that a whole conversation comes before."""
+    return [size + max(prompt_buckets) for size in sorted(row_buckets)]
+
+
 @compile_once
-def _behind(rows: Rows, shown: Rows) -> Rows:
+def behind(rows: Rows, shown: Rows) -> Rows:
     """The same answers behind prompts that show how it is done."""
     S = shown.tokens.shape[1]
     A = rows.tokens.shape[1] - rows.prompt_size

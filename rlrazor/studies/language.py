@@ -260,12 +260,12 @@ class LanguageStudy:
         )
 
     def policy(self, trained: Params) -> Params:
-        """All parameters of what was trained, as measurements take them."""
-        return self._assemble(trained, self.base.params)
+        """All parameters of what was trained, as measurements take them.
 
-    @functools.cached_property
-    def _assemble(self) -> Any:
-        return compile_once(self.base.policy.assemble)
+        Not compiled: a compiled function would return copies of what it was given, and there would
+        be one model more in memory.
+        """
+        return self.base.policy.assemble(trained, self.base.params)
 
     def path(self, run: Run, at: int) -> Path:
         return self.folder / KEPT / f"{run.name}-{at}.safetensors"

@@ -17,19 +17,22 @@ from rlrazor.studies.world import Measurement
 from rlrazor.types import Params, Rows
 
 
+def answerer(policy: Policy, sampling: Sampling) -> Any:
+    """`(params, prompts, key) -> rows`, an answer to each; compiled for each bucket."""
+
+    @compile_once
+    def answer(params: Params, prompts: Rows, key: jax.Array) -> Rows:
+        return answers(policy, params, prompts, key, sampling, 1)
+
+    return answer
+
+
 class Asking:
     """Answers to questions, a batch of them at a time, whatever the number of devices."""
 
     def __init__(self, policy: Policy, *, at_once: int):
         self.policy, self.at_once = policy, at_once
-        self._answer = {
-            sampling: compile_once(
-                lambda params, prompts, key, sampling=sampling: answers(
-                    policy, params, prompts, key, sampling, 1
-                )
-            )
-            for sampling in (GREEDY, AS_IT_IS)
-        }
+        self._answer = {how: answerer(policy, how) for how in (GREEDY, AS_IT_IS)}
 
     def __call__(
         self, params: Params, on: OnHost, key: jax.Array, sampling: Sampling

@@ -1,9 +1,12 @@
 """Every mistake ends with status 2 and one sentence, and what was there stays intact."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
+from experiments import cli
 from tests.oracles.scripts import ROOT, Script
 
 WITHOUT_REPORT = "tests.oracles.scripts:without_report"
@@ -187,3 +190,28 @@ def test_interrupting_says_how_to_go_on(tmp_path, start_tiny):
     ended = start_tiny(tmp_path / "run", patch="tests.oracles.scripts:interrupted").wait()
     assert ended.status == 130
     assert ended.sentence == "interrupted; give the same command again to resume"
+
+
+def test_too_little_memory_says_what_to_lower(tmp_path):
+    program = (
+        "from experiments import cli; import jax.numpy as jnp; "
+        "cli.run(lambda argv: jnp.ones(2**41).block_until_ready())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2, ended.stderr
+    (sentence,) = ended.stderr.splitlines()
+    assert sentence.startswith("error: out of memory (8796093022208 bytes asked for): lower")
+    for name in ("rows_at_once", "vocabulary_chunk", "test_at_once", "answer_tokens", "plan.py"):
+        assert name in sentence
+
+
+def test_an_error_of_ours_is_not_called_a_lack_of_memory():
+    assert cli.out_of_memory(RuntimeError("INTERNAL: no such thing")) is None
+    refused = "RESOURCE_EXHAUSTED: Used 20.5G of 15.75G hbm. Exceeded hbm capacity by 4.75G."
+    assert "(20.5G asked for)" in (cli.out_of_memory(RuntimeError(refused)) or "")
+    refused = (
+        "RESOURCE_EXHAUSTED: required for HLO temporaries (17.1G) exceeds available HBM (15G)."
+    )
+    assert "(17.1G asked for)" in (cli.out_of_memory(RuntimeError(refused)) or "")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from experiments.planning.flops import count_flops
 from rlrazor.runtime.mesh import add_up, make_mesh
+from rlrazor.studies.count import count_flops
 
 X = jax.ShapeDtypeStruct((4, 8), jnp.float32)
 W = jax.ShapeDtypeStruct((3, 8, 8), jnp.float32)

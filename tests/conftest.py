@@ -12,6 +12,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from tests.oracles.scripts import compile_settings
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -38,3 +41,23 @@ def strict_dtypes():
     """For ops/ and losses/ only: optax and flax do not pass under strict promotion."""
     with jax.numpy_dtype_promotion("strict"):
         yield
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Compiled programs of this session, shared by its processes."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def quick_compiles(cache):
+    """Tiny programs run once or twice: compiling them is the cost, not running them."""
+    settings = compile_settings(cache)
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()  # it looks at its folder only once
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()

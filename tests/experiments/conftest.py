@@ -1,31 +1,9 @@
 import json
 from pathlib import Path
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
-from tests.oracles.scripts import ROOT, Script, compile_settings
-
-
-@pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """Compiled programs of this session, shared by its processes."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module")
-def quick_compiles(cache):
-    """Tiny programs run once or twice: compiling them is the cost, not running them."""
-    settings = compile_settings(cache)
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()  # it looks at its folder only once
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+from tests.oracles.scripts import ROOT, Script
 
 
 @pytest.fixture(scope="session")

@@ -88,16 +88,6 @@ def _rounded(value: Any) -> Any:
     return (round(value) if value >= 1000 else round(value, 2)) if type(value) is float else value
 
 
-def check(name: str, found: dict[str, Any], truth: list[dict[str, bool]]) -> None:
-    """Raises ValueError unless every flag of every answer is the twin's."""
-    import numpy as np
-
-    for flag, flags_found in found.items():
-        expected = np.array([verdict[flag] for verdict in truth])
-        if not np.array_equal(np.ravel(flags_found), np.resize(expected, np.size(flags_found))):
-            raise ValueError(f"{name}: {flag!r} is not what the twin says, so speed means nothing")
-
-
 def main(argv: Any) -> None:
     from rlrazor.runtime.mesh import make_mesh, prepare_host
 
@@ -106,7 +96,7 @@ def main(argv: Any) -> None:
 
     from experiments.benchmarks import points_programs as programs
     from experiments.benchmarks.points_answers import expert_answers, lengthen
-    from experiments.benchmarks.points_peers import load_twin, string_eval
+    from experiments.benchmarks.points_peers import check, load_twin, string_eval
     from experiments.general_points.play import pack_texts
     from rlrazor.tasks.general_points.deck import make_deck
     from rlrazor.tasks.general_points.rule import FACES_IN_ORDER

@@ -2,15 +2,16 @@
 
     python experiments/benchmarks/language.py [--rounds=5] [--peer_python=PATH] [--tpu]
 
-(1) an SFT step of 64 rows of 128 tokens and (2) a GRPO iteration of 16 prompts with 8 answers each
-(64 + 64 tokens, none stops early), as one compiled program and as rollout and update apart, of a
-language model of 4.07 million parameters in float32; in every core, or on the GPU. Peers are TRL's
-trainers and a plain loop with transformers' Llama of the same shape, where --peer_python (this
-interpreter, if not given) has them; the limit is the products of the same matrices and nothing
-else. The measurements take turns, so that other work on the machine slows all alike; ratios are of
-medians. On a GPU also the utilisation by larger models in bfloat16. --tpu only compiles, for a
-TPU v5e of eight chips that need not be there (needs libtpu). The last line is one JSON object.
-Three minutes on two CPU cores.
+Timed are the programs of `rlrazor.studies`, with the options of `configs/sft_memorizes_gp_l.py`,
+which are printed: (1) an SFT step of 64 rows of 128 tokens and (2) a GRPO iteration of 16 prompts
+with 8 answers each (64 + 64 tokens, none stops early), as one compiled program and as rollout and
+update apart, of a language model of 4.07 million parameters in float32; in every core, or on the
+GPU. Peers are TRL's trainers and a plain loop with transformers' Llama of the same shape, where
+--peer_python (this interpreter, if not given) has them; the limit is the products of the same
+matrices and nothing else. The measurements take turns, so that other work on the machine slows all
+alike; ratios are of medians. What larger models reach on a GPU or TPU, accelerator.py says. --tpu
+only compiles, for a TPU v5e of eight chips that need not be there (needs libtpu). The last line is
+one JSON object. Three minutes on two CPU cores.
 """
 
 import dataclasses
@@ -29,14 +30,17 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
-from experiments.benchmarks.machine import cpu_model
+from experiments.benchmarks.machine import cpu_model, rounded
 
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds of measurements.", lower_bound=1)
 PEER_PYTHON = flags.DEFINE_string("peer_python", sys.executable, "Interpreter of the peers.")
+QUICK = flags.DEFINE_bool("quick", False, "A tiny model and tiny sizes: does it run at all?")
 TPU = flags.DEFINE_bool("tpu", False, "Only compile, for a TPU v5e:2x4.")
 
-PEERS = Path(__file__).with_name("torch_language.py")
+TORCH = Path(__file__).with_name("torch_language.py")
+PEERS = ("transformers", "trl")
 NO_PEER = "transformers and PyTorch are missing there, so there is nothing to compare with"
+NO_CUDA = "PyTorch sees no GPU there, so there is nothing to compare with"
 Seconds = dict[str, float]  # a measured time by its name
 
 
@@ -45,7 +49,7 @@ class Peer:
 
     def __init__(self, role: str, settings: dict[str, Any]):
         self._process: Any = subprocess.Popen(
-            [PEER_PYTHON.value, str(PEERS), role, json.dumps(settings)],
+            [PEER_PYTHON.value, str(TORCH), role, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -67,21 +71,31 @@ class Peer:
 def about_peers() -> dict[str, Any]:
     """Their versions; none where the interpreter cannot be started."""
     ran = subprocess.run(
-        [PEER_PYTHON.value, str(PEERS), "about"], capture_output=True, text=True, check=False
+        [PEER_PYTHON.value, str(TORCH), "about"], capture_output=True, text=True, check=False
     )
     return json.loads(ran.stdout) if ran.returncode == 0 else {"versions": {}, "cuda": False}
 
 
-def measure(calls: dict[str, Callable[[], Seconds]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of everything, in turns."""
-    for call in tqdm(calls.values(), desc="warm up"):
-        call()
-        call()
+def measure(
+    calls: dict[str, Callable[[], Seconds]], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Seconds of everything, in turns; and how much longer the first calls took: compiling.
+
+    Calls are named "who, what", and what they measure, in both results, "who: part".
+    """
+    compiling: dict[str, float] = {}
+    for name, call in tqdm(calls.items(), desc="warm up"):
+        first, second = call(), call()
+        compiling |= {_whose(name, part): first[part] - second[part] for part in first}
     times: dict[str, list[float]] = {}
     for name, call in tqdm([*calls.items()] * rounds, unit=" measurements"):
         for part, seconds in call().items():
-            times.setdefault(f"{name}: {part}", []).append(seconds)
-    return times
+            times.setdefault(_whose(name, part), []).append(seconds)
+    return times, compiling
+
+
+def _whose(name: str, part: str) -> str:  # "trl, sft", "sft_step" -> "trl: sft_step"
+    return f"{name.partition(', ')[0]}: {part}"
 
 
 def timed(part: str, call: Callable[[], Any]) -> Seconds:
@@ -110,10 +124,13 @@ def summary(times: dict[str, list[float]], flops: dict[str, float]) -> tuple[str
         numbers[f"{part}_seconds_min"] = min(times[f"rlrazor: {part}"])
         numbers[f"{part}_limit_seconds"] = flops[part] / rate
         numbers[f"{part}_fraction_of_limit"] = flops[part] / rate / ours
-        for peer in ("transformers", "trl"):
+        for peer in PEERS:
             theirs = medians.get(f"{peer}: {part}")
             numbers[f"{peer}_{part}_seconds"] = theirs
             numbers[f"{part}_ratio_to_{peer}"] = theirs / ours if theirs else None
+        ratios = [numbers[f"{part}_ratio_to_{peer}"] for peer in PEERS]
+        known = [ratio for ratio in ratios if ratio is not None]
+        numbers[f"{part}_ratio_to_faster_peer"] = min(known, default=None)
     return "\n".join(lines), numbers
 
 
@@ -128,27 +145,16 @@ def renamed(of_peer: dict[str, float], task: str) -> Seconds:
 
 
 def start_peers(
-    config: Any,
-    sizes: Any,
+    settings: dict[str, Any],
     have: dict[str, Any],  # of `about_peers`
-    *,
-    gpu: bool,
 ) -> tuple[list[Peer], dict[str, Callable[[], Seconds]]]:
     """Those that are installed, with what they do by its name: "transformers, sft"."""
-    from experiments.benchmarks import language_programs as programs
-
-    if not ({"torch", "transformers"} <= set(have["versions"]) and (have["cuda"] or not gpu)):
+    if not ({"torch", "transformers"} <= set(have["versions"])):
         print(NO_PEER)
         return [], {}
-    settings = {
-        "model": dataclasses.asdict(config),
-        "sizes": dataclasses.asdict(sizes),
-        "gpu": gpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "learning_rate": programs.LEARNING_RATE,
-        "clip_by_global_norm": programs.CLIP_BY_GLOBAL_NORM,
-        "clip": programs.CLIP,
-    }
+    if settings["gpu"] and not have["cuda"]:
+        print(NO_CUDA)
+        return [], {}
     roles = {"transformers": ("sft", "grpo"), "trl_sft": ("sft",), "trl_grpo": ("grpo",)}
     peers: list[Peer] = []
     calls: dict[str, Callable[[], Seconds]] = {}
@@ -163,12 +169,11 @@ def start_peers(
     return peers, calls
 
 
-def rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: rounded(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [rounded(inner) for inner in value]
-    return float(f"{value:.4g}") if type(value) is float else value
+def config_for(platform: str) -> Any:
+    """The rule-shift study's, as it runs on a CPU or on a GPU or TPU."""
+    from configs.sft_memorizes_gp_l import get_config
+
+    return get_config("cpu" if platform == "cpu" else "full")
 
 
 def main(argv: Any) -> None:
@@ -179,51 +184,68 @@ def main(argv: Any) -> None:
 
     from experiments.benchmarks import language_limit as limit
     from experiments.benchmarks import language_programs as programs
-    from experiments.benchmarks import language_scale as scale
+    from rlrazor.methods import methods
+    from rlrazor.studies.programs import Optimization
 
-    config, sizes = programs.SMALL, programs.Sizes()
+    platform, cores = jax.default_backend(), len(os.sched_getaffinity(0))
+    config = config_for("tpu" if TPU.value else platform)
+    computing = {"compute_dtype": config.compute_dtype, "remat": config.remat}
+    shape = dataclasses.replace(programs.TINY if QUICK.value else programs.SMALL, **computing)
+    sizes = programs.QUICK if QUICK.value else programs.Sizes()
+    optimization = Optimization(**config.optimizer)
+    options = programs.Options(config.rows_at_once, config.vocabulary_chunk, optimization)
     if TPU.value:
-        print(json.dumps(rounded(scale.compile_for_tpu(config, sizes))))
+        print(json.dumps(rounded(programs.compile_for_tpu(shape, sizes, options))))
         return
-    mesh, cores = make_mesh(data=0), len(os.sched_getaffinity(0))
-    gpu = jax.default_backend() == "gpu"
-    peers_have = about_peers()
-    load = [os.getloadavg()[0]]
-    ours = programs.Compiled(config, sizes, mesh)
+    mesh = make_mesh(**config.mesh)
+    used = computing | {
+        "scan_layers": shape.scan_layers,
+        "rows_at_once": options.rows_at_once,
+        "vocabulary_chunk": options.vocabulary_chunk,
+        "mesh": dict(mesh.shape),
+    }
+    print("options:", json.dumps(used))
+    load, peers_have = [os.getloadavg()[0]], about_peers()
+    engine = programs.Engine(shape, sizes, mesh, options)
     calls: dict[str, Callable[[], Seconds]] = {}
-    for part, call in ours.calls.items():
+    for part, call in programs.calls_of(engine).items():
         calls[f"rlrazor, {part}"] = functools.partial(timed, part, call)
     for rows in limit.ROWS:
-        products = limit.make(config, sizes, mesh, rows=rows)
+        products = limit.make(shape, sizes, mesh, rows=rows)
         calls[f"gemm, {rows} rows"] = functools.partial(timed, f"{rows} rows", products)
-    peers, of_peers = start_peers(config, sizes, peers_have, gpu=gpu)
-    calls |= of_peers
+    settings = {
+        "model": dataclasses.asdict(shape),
+        "sizes": dataclasses.asdict(sizes),
+        "gpu": platform == "gpu",
+        "cores": cores,
+        "learning_rate": programs.LEARNING_RATE,
+        "clip_by_global_norm": optimization.clip_by_global_norm,
+        "clip": methods.grpo.knobs["clip_low"],
+    }
+    peers, of_peers = start_peers(settings, peers_have)
     try:
-        times = measure(calls, ROUNDS.value)
+        times, compiling = measure(calls | of_peers, ROUNDS.value)
     finally:
         for peer in peers:
             peer.end()
     load.append(os.getloadavg()[0])
-    merged: dict[str, list[float]] = {}
-    for name, values in times.items():  # "trl, sft: sft_step" -> "trl: sft_step"
-        who, part = name.split(", ")[0], name.split(": ")[1]
-        merged[f"{who}: {part}"] = values
-    flops = limit.useful_flops(config, sizes)
-    table, numbers = summary(merged, flops)
+    flops = limit.useful_flops(shape, sizes)
+    table, numbers = summary(times, flops)
     print(table)
     numbers |= {
-        "sft_compile_seconds": ours.compile_seconds["sft_step"],
-        "grpo_compile_seconds": ours.compile_seconds["grpo_iteration"],
+        "sft_compile_seconds": compiling["rlrazor: sft_step"],
+        "grpo_compile_seconds": compiling["rlrazor: grpo_iteration"],
         "flops": flops,
-        "parameters": ours.parameters,
-        "device": jax.devices()[0].device_kind if gpu else f"{cpu_model()}, {cores} cores",
+        "parameters": engine.parameters,
+        "options": used,
+        "device": f"{cpu_model()}, {cores} cores"
+        if platform == "cpu"
+        else jax.devices()[0].device_kind,
         "devices": mesh.size,
         "rounds": ROUNDS.value,
         "load_average": load,
         "versions": {"jax": jax.__version__, **peers_have["versions"]},
     }
-    if gpu:
-        numbers["utilisation"] = scale.utilisation(mesh)
     print(json.dumps(rounded(numbers)))
 
 

@@ -1,4 +1,8 @@
-"""The compiled side of the language benchmark: an SFT step and a GRPO iteration, on all devices."""
+"""The product's programs on random weights and random rows: what the language benchmarks time.
+
+Nothing here computes a loss or an answer: `Engine` joins the functions of `rlrazor.studies` as
+`LanguageStudy` does, and compiles them alike.
+"""
 
 import dataclasses
 import functools
@@ -11,26 +15,31 @@ import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh
 
-from experiments.general_points.language import answer_logprobs, group_logprobs
-from rlrazor.losses.nll import nll
-from rlrazor.losses.ppo_clip import ppo_clip
-from rlrazor.models.cache import init_cache, repeat_rows
-from rlrazor.models.transformer import Transformer, appender
+from rlrazor.methods import methods
+from rlrazor.methods.method import Method
+from rlrazor.models.transformer import Transformer
 from rlrazor.models.transformer_config import TransformerConfig
-from rlrazor.ops.advantages import centred
-from rlrazor.ops.aggregate import token_mean
-from rlrazor.runtime.mesh import add_up, compile_once, each_alone, replicate, shard_runs
+from rlrazor.policies.language import AnswerFormat, LanguagePolicy, make_language_policy
+from rlrazor.runtime.mesh import (
+    compile_once,
+    global_rows,
+    make_mesh,
+    on_mesh,
+    place,
+    shapes_at,
+    shardings_of,
+)
 from rlrazor.sampling.decode import Sampling, make_stops
-from rlrazor.sampling.episodes import play
-from rlrazor.tasks.protocol import Observation, Verdict
-from rlrazor.training.optimizer import adamw
-from rlrazor.training.parts import Parts
-from rlrazor.training.state import TrainState, init_state
-from rlrazor.training.step import make_train_step
-from rlrazor.types import Metrics, Params
+from rlrazor.studies import programs
+from rlrazor.studies.device import OnDevice
+from rlrazor.studies.host import learned
+from rlrazor.studies.programs import Given, Optimization, RunState, Setup
+from rlrazor.tasks.protocol import Observation, Task, Verdict
+from rlrazor.types import Metrics, Params, Rows
 
-LEARNING_RATE, CLIP_BY_GLOBAL_NORM, CLIP = 1e-5, 1.0, 0.2
-SMALL = TransformerConfig(
+LEARNING_RATE, UPDATES = 1e-5, 10_000
+TOPOLOGY = "v5e:2x4"
+SMALL = TransformerConfig(  # 4.07 million parameters
     vocabulary=512,
     width=256,
     layers=4,
@@ -39,8 +48,8 @@ SMALL = TransformerConfig(
     head_dim=64,
     mlp_width=1024,
     tied_head=True,
-    scan_layers=False,
 )
+TINY = dataclasses.replace(SMALL, width=32, layers=2, head_dim=8, mlp_width=64)  # for tests
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,193 +62,196 @@ class Sizes:
     samples: int = 8
     prompt_tokens: int = 64
     answer_tokens: int = 64
-    rows_at_once: int = 8  # whose gradient a device works out in one go; whole groups
 
 
-@struct.dataclass
-class Batch:
-    """Rows to learn from."""
-
-    tokens: jax.Array  # i32[B, T]
-    mask: jax.Array  # bool[B, T]
-
-
-@struct.dataclass
-class Drawn(Batch):
-    """Rows of answers that the policy gave."""
-
-    behaviour_logprobs: jax.Array  # f32[B, T]
-    advantages: jax.Array  # f32[B, T]
-
-
-@struct.dataclass
-class _State:
-    prompt: jax.Array  # i32[P]
-    terminated: jax.Array
-    truncated: jax.Array
+QUICK = Sizes(rows=8, tokens=16, prompts=4, samples=2, prompt_tokens=8, answer_tokens=8)
 
 
 @dataclasses.dataclass(frozen=True)
+class Options:
+    """What a config of the product says of how to compute, beside the shape and the mesh."""
+
+    rows_at_once: int
+    vocabulary_chunk: int
+    optimization: Optimization
+
+
+@struct.dataclass
+class PromptState:
+    prompt: jax.Array  # i32[P]
+    terminated: jax.Array  # bool[]
+    truncated: jax.Array  # bool[]
+
+
+@struct.dataclass
 class EvenBytes:
-    """A task that costs nothing: random prompts, and a reward for every even byte of an answer."""
+    """A task that costs nothing: random prompts, and a reward for every byte of an answer that
+    leaves `remainder` when divided by two."""
 
-    vocabulary: int
-    prompt_tokens: int
+    remainder: jax.Array  # i32[]
+    vocabulary: int = struct.field(pytree_node=False)
+    prompt_tokens: int = struct.field(pytree_node=False)
 
-    def reset(self, key: jax.Array) -> _State:
+    def reset(self, key: jax.Array) -> PromptState:
         prompt = jax.random.randint(key, (self.prompt_tokens,), 0, self.vocabulary)
-        return _State(prompt, jnp.bool_(False), jnp.bool_(False))
+        return PromptState(prompt, jnp.bool_(False), jnp.bool_(False))
 
-    def observe(self, state: _State) -> Observation:
+    def opening(self, state: PromptState) -> Observation:
         return Observation(state.prompt, jnp.int32(self.prompt_tokens))
 
-    def step(self, state: _State, answer: jax.Array) -> tuple[_State, Verdict]:
-        reward = jnp.mean(answer % 2 == 0, dtype=jnp.float32)
-        return dataclasses.replace(state, terminated=jnp.bool_(True)), Verdict(
-            reward, reward > 0.5, {}
+    def reply(self, state: PromptState) -> Observation:
+        return Observation(jnp.zeros(1, jnp.int32), jnp.int32(0))
+
+    def step(self, state: PromptState, answer: jax.Array) -> tuple[PromptState, Verdict]:
+        reward = jnp.mean(answer % 2 == self.remainder, dtype=jnp.float32)
+        ended = dataclasses.replace(state, terminated=jnp.bool_(True))
+        return ended, Verdict(reward, reward > 0.5)
+
+
+class Engine:
+    """A policy of random weights, and the programs that a study compiles for it.
+
+    Weights are drawn when they are first asked for, where they belong on the mesh. The states of
+    `methods.sft` and `methods.grpo` are alike, so one may go through the programs of both.
+    """
+
+    def __init__(self, shape: TransformerConfig, sizes: Sizes, mesh: Mesh, options: Options):
+        self.shape, self.sizes, self.mesh = shape, sizes, mesh
+        self.policy: LanguagePolicy = make_language_policy(
+            shape,
+            mesh,
+            answers=endless_answers(shape.vocabulary, sizes.answer_tokens),
+            sampling=Sampling(1.0),
+            vocabulary_chunk=options.vocabulary_chunk,
         )
 
+        def setup(method: Method, rows: int, samples: int) -> Setup:
+            work = programs.Sizes(rows, samples, rows_at_once=options.rows_at_once)
+            return Setup(self.policy, method, work, options.optimization)
 
-@dataclasses.dataclass(frozen=True)
-class Programs:
-    """Functions to be compiled; rows and keys lie spread over the mesh."""
+        self.sft = setup(methods.sft, sizes.rows, 1)
+        self.grpo = setup(methods.grpo, sizes.prompts * sizes.samples, sizes.samples)
+        task = EvenBytes(jnp.zeros((), jnp.int32), shape.vocabulary, sizes.prompt_tokens)
+        self.tasks: Task = jax.tree.map(lambda leaf: leaf[None], task)  # one version of it
 
-    initial: Callable[[jax.Array], TrainState]  # of a key
-    sft: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-    rollout: Callable[[Params, jax.Array], Drawn]  # of key[P]
-    update: Callable[[TrainState, Drawn], tuple[TrainState, Metrics]]
-    iterate: Callable[[TrainState, jax.Array], tuple[TrainState, Metrics]]  # both of these
+    def init(self, key: jax.Array) -> Params:
+        return Transformer(self.shape).init(key, jnp.zeros((1, 2), jnp.int32))
 
+    @functools.cached_property
+    def params(self) -> Params:
+        """Random, of the base; never whole on one device of several that share them."""
+        at = on_mesh(self.mesh)
+        if not self.policy.replicated:
+            shapes = jax.eval_shape(self.init, jax.random.key(0))
+            at = shardings_of(shapes, self.policy.rules, self.mesh)
+        return compile_once(self.init, out=at)(jax.random.key(0))
 
-def build(config: TransformerConfig, sizes: Sizes, mesh: Mesh) -> Programs:
-    model = Transformer(config)
-    optimizer = adamw(
-        lambda step: LEARNING_RATE, weight_decay=0.0, clip_by_global_norm=CLIP_BY_GLOBAL_NORM
-    )
+    @property
+    def parameters(self) -> int:
+        shapes = jax.eval_shape(self.init, jax.random.key(0))
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
-    def initial(key: jax.Array) -> TrainState:
-        params = model.init(key, jnp.zeros((1, 2), jnp.int32))
-        return init_state(params, optimizer, key)
-
-    def imitate(params, batch: Batch, key):
-        return nll(answer_logprobs(model, params, batch.tokens), batch.mask)
-
-    def reinforce(params, batch: Drawn, key):
-        prompt = jnp.full(len(batch.tokens), sizes.prompt_tokens)
-        logprobs = group_logprobs(
-            model,
-            params,
-            batch.tokens,
-            prompt,
-            samples=sizes.samples,
-            prompt_size=sizes.prompt_tokens,
-        )
-        return ppo_clip(
-            logprobs,
-            batch.behaviour_logprobs,
-            batch.advantages,
-            batch.mask,
-            clip_low=CLIP,
-            clip_high=CLIP,
-            aggregate=token_mean,
+    def given(self, base: Params) -> Given:
+        return Given(
+            base=base,
+            teacher=None,
+            learning_rate=jnp.float32(LEARNING_RATE),
+            iterations=jnp.int32(UPDATES),
+            seed=jnp.int32(0),
         )
 
-    def step(loss, rows: int):
-        parts = Parts(
-            count=max(rows // sizes.rows_at_once, mesh.size),
-            weight=lambda batch: jnp.sum(batch.mask),
-            add_up=functools.partial(add_up, mesh=mesh),
-        )
-        return make_train_step(loss, optimizer, parts)
+    def begin(self) -> tuple[RunState, Given]:
+        """A state to be donated, and what it does not change."""
+        given = place(self.given(None), on_mesh(self.mesh)).replace(base=self.params)
+        begin = functools.partial(programs.initial, self.sft)
+        shapes = jax.eval_shape(begin, given, self.params)
+        at = programs.state_shardings(self.sft, shapes)
+        return compile_once(begin, out=at)(given, self.params), given
 
-    # A token at a time, one layer that stays in the processor's cache is faster than many.
-    sampler = Transformer(dataclasses.replace(config, scan_layers=True))
-    rollout = each_alone(functools.partial(_rollout, sampler, sizes), mesh)
-    update = step(reinforce, sizes.prompts * sizes.samples)
+    def training(self, fn: Callable[..., tuple[RunState, Metrics]], state: Any) -> Callable:
+        """`fn(state, given, ...)` compiled as `OnDevice` and `OnHost` do; the state is donated."""
+        at = programs.state_shardings(self.sft, state)
+        return compile_once(fn, donate=(0,), out=(at, on_mesh(self.mesh)))
 
-    def iterate(state: TrainState, keys: jax.Array) -> tuple[TrainState, Metrics]:
-        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, state.step)
-        return update(state, rollout(state.params, keys))
+    def learning(self, setup: Setup, state: Any) -> Callable:
+        """(state, given, rows) -> (state, metrics): the updates of an iteration."""
+        return self.training(functools.partial(learned, setup), state)
 
-    return Programs(
-        compile_once(initial),
-        compile_once(step(imitate, sizes.rows), donate=(0,)),
-        compile_once(rollout),
-        compile_once(update, donate=(0,)),
-        compile_once(iterate, donate=(0,)),
-    )
+    def iterating(self, state: Any) -> Callable:
+        """(state, given, tasks) -> (state, metrics): answers drawn, judged and learnt from."""
+        return self.training(OnDevice(self.tasks).iteration(self.grpo), state)
+
+    def drawing(self) -> Callable:
+        """(state, given, tasks) -> rows: `iterating` without its updates."""
+        on_device = OnDevice(self.tasks)
+
+        def draw(state: RunState, given: Given, tasks: Task) -> Rows:
+            key, _ = jax.random.split(programs.draw_key(state, given))
+            return on_device.draw(self.grpo, state, given, tasks, key)[0]
+
+        return compile_once(draw)
+
+    def demonstrations(self, key: jax.Array) -> Rows:
+        """Random rows, of which all tokens but the first are learnt."""
+        B, T = self.sizes.rows, self.sizes.tokens
+        tokens = jax.random.randint(key, (B, T), 0, self.shape.vocabulary)
+        mask = jnp.broadcast_to(jnp.arange(T) > 0, (B, T))
+        return Rows(tokens, jnp.full(B, T, jnp.int32), mask)
 
 
-def _rollout(model: Transformer, sizes: Sizes, params: Params, keys: jax.Array) -> Drawn:
-    c = model.config
-    ids = jnp.arange(c.vocabulary)
+def endless_answers(vocabulary: int, tokens: int) -> AnswerFormat:
+    """No token stops an answer: each has its full length."""
+    ids = jnp.arange(vocabulary)
     spelling = (ids % 255 + 1).astype(jnp.uint8)[:, None], jnp.ones_like(ids)
-    slots = sizes.prompt_tokens + sizes.answer_tokens
-    played = play(
-        EvenBytes(c.vocabulary, sizes.prompt_tokens),
-        appender(model, params),
-        init_cache(c, len(keys), slots, c.compute_dtype),
-        keys,
-        Sampling(),
-        make_stops([[c.vocabulary]]),  # no token: every answer has its full length
-        spelling,
-        turns=1,
-        answer_size=sizes.answer_tokens,
-        answer_bytes=sizes.answer_tokens,
-        samples=sizes.samples,
-        repeat=repeat_rows,
-    )
-    advantages = centred(played.verdict.reward.reshape(-1, sizes.samples)).reshape(-1, 1)
-    return Drawn(
-        tokens=played.tokens,
-        mask=played.chosen,
-        behaviour_logprobs=played.behaviour_logprobs,
-        advantages=jnp.broadcast_to(advantages, played.tokens.shape),
-    )
+    return AnswerFormat(make_stops([[vocabulary]]), spelling, tokens=tokens, bytes=tokens)
 
 
-def demonstrations(config: TransformerConfig, sizes: Sizes, key: jax.Array) -> Batch:
-    """Random rows, of which all tokens but the first are learnt."""
-    tokens = jax.random.randint(key, (sizes.rows, sizes.tokens), 0, config.vocabulary)
-    return Batch(tokens, jnp.broadcast_to(jnp.arange(sizes.tokens) > 0, tokens.shape))
+def calls_of(engine: Engine) -> dict[str, Callable[[], None]]:
+    """An SFT step, a GRPO iteration, and its two parts; each returns when all is computed."""
+    state, given = engine.begin()
+    tasks = place(engine.tasks, on_mesh(engine.mesh))
+    demonstrations = global_rows(engine.demonstrations(jax.random.key(1)), engine.mesh)
+    drawing = engine.drawing()
+    drawn: Rows = drawing(state, given, tasks)
+    held = [state]
 
-
-class Compiled:
-    """The programs compiled and in a state to be called again and again."""
-
-    def __init__(self, config: TransformerConfig, sizes: Sizes, mesh: Mesh):
-        programs = build(config, sizes, mesh)
-        state = replicate(programs.initial(jax.random.key(0)), mesh)
-        draw = compile_once(functools.partial(demonstrations, config, sizes))
-        batch = shard_runs(draw(jax.random.key(1)), mesh)
-        keys = shard_runs(jax.random.split(jax.random.key(2), sizes.prompts), mesh)
-        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        self.compile_seconds: dict[str, float] = {}
-
-        def compiled(name, program, *arguments):
-            start = time.perf_counter()
-            executable = program.lower(*arguments).compile()
-            self.compile_seconds[name] = time.perf_counter() - start
-            return executable
-
-        rollout = compiled("grpo_rollout", programs.rollout, state.params, keys)
-        drawn = rollout(state.params, keys)
-        self._state = state
-        self.calls: dict[str, Callable[[], None]] = {
-            "sft_step": self._training(compiled("sft_step", programs.sft, state, batch), batch),
-            "grpo_iteration": self._training(
-                compiled("grpo_iteration", programs.iterate, state, keys), keys
-            ),
-            "grpo_rollout": lambda: jax.block_until_ready(rollout(self._state.params, keys)),
-            "grpo_update": self._training(
-                compiled("grpo_update", programs.update, state, drawn), drawn
-            ),
-        }
-
-    def _training(self, step: Callable, given: Any) -> Callable[[], None]:
+    def training(program: Callable, what: Any) -> Callable[[], None]:
         def call() -> None:
-            self._state, metrics = jax.block_until_ready(step(self._state, given))
-            if not bool(jnp.isfinite(metrics["gradient_norm"])):
+            held[0], metrics = jax.block_until_ready(program(held[0], given, what))
+            if metrics["updates_skipped"] > 0:
                 raise ValueError("the gradient is not finite, so speed means nothing")
 
         return call
+
+    return {
+        "sft_step": training(engine.learning(engine.sft, state), demonstrations),
+        "grpo_iteration": training(engine.iterating(state), tasks),
+        "grpo_rollout": lambda: jax.block_until_ready(drawing(held[0], given, tasks)),
+        "grpo_update": training(engine.learning(engine.grpo, state), drawn),
+    }
+
+
+def compile_for_tpu(shape: TransformerConfig, sizes: Sizes, options: Options) -> dict[str, Any]:
+    """Compile seconds of an SFT step and a GRPO iteration, for chips that need not be there."""
+    from jax.experimental import topologies
+
+    topology = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY)
+    mesh = make_mesh(data=0, devices=topology.devices)
+    engine = Engine(shape, sizes, mesh, options)
+
+    def shapes(fn: Callable, *arguments: Any) -> Any:
+        return shapes_at(jax.eval_shape(fn, *arguments), on_mesh(mesh))
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    base = shapes(engine.init, key)
+    given = shapes(engine.given, base)
+    state = shapes(functools.partial(programs.initial, engine.sft), given, base)
+    found: dict[str, Any] = {"topology": TOPOLOGY, "jax": jax.__version__}
+    for name, program, what in (
+        ("sft", engine.learning(engine.sft, state), shapes(engine.demonstrations, key)),
+        ("grpo", engine.iterating(state), shapes(lambda: engine.tasks)),
+    ):
+        start = time.perf_counter()
+        program.lower(state, given, what).compile()  # type: ignore[attr-defined]
+        found[f"{name}_compile_seconds"] = time.perf_counter() - start
+    return found

@@ -8,6 +8,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 TWIN = Path(__file__).parents[2] / "tests" / "oracles" / "points_judge.py"
 OBJECT = re.compile(r"\{[^{}]*\}")
@@ -34,6 +37,14 @@ def load_twin() -> Callable[..., dict[str, bool]]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.judge
+
+
+def check(name: str, found: dict[str, Any], truth: list[dict[str, bool]]) -> None:
+    """Raises ValueError unless every flag of every answer is the twin's."""
+    for flag, flags_found in found.items():
+        expected = np.array([verdict[flag] for verdict in truth])
+        if not np.array_equal(np.ravel(flags_found), np.resize(expected, np.size(flags_found))):
+            raise ValueError(f"{name}: {flag!r} is not what the twin says, so speed means nothing")
 
 
 def string_eval(text: str, numbers: Sequence[int], target: int) -> bool:

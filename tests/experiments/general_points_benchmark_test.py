@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from experiments.benchmarks.general_points import DEALT, DRAWN, EXPERT, LONG, check, summary
+from experiments.benchmarks.general_points import DEALT, DRAWN, EXPERT, LONG, summary
 from experiments.benchmarks.points_answers import Answers, expert_answers, lengthen
-from experiments.benchmarks.points_peers import load_twin, string_eval
+from experiments.benchmarks.points_peers import check, load_twin, string_eval
 from rlrazor.tasks.general_points.deck import make_deck
 from rlrazor.tasks.general_points.rule import FACES_IN_ORDER
 from tests.oracles.scripts import Script

@@ -113,3 +113,5 @@ class Vocabulary:
     # What the environment says in a later turn, with all that a model reads before its next answer;
     # None where that is the text alone, which is then a text inside.
     encode_reply: Callable[[str], Sequence[int]] | None = None
+    # Before and behind a text made of pieces that is said to a model as a whole prompt.
+    around: tuple[Sequence[int], Sequence[int]] = ((), ())

@@ -47,7 +47,9 @@ def chat_vocabulary(chat: Chat, *, system: str = "", as_played: bool = False) ->
     words = _Words(chat, chat.end, [_message("system", system)] if system else [], as_played)
     if not as_played:
         words.check_joins()
-    vocabulary = Vocabulary(words.prompts, words.inside, words.decode, words.reply)
+    vocabulary = Vocabulary(
+        words.prompts, words.inside, words.decode, words.reply, words.around()
+    )
     return ChatWords(vocabulary, chat.end, chat.stop_ids)
 
 
@@ -69,6 +71,14 @@ class _Words:
                     f"{decoded[:200]!r}; use other words, or another template or tokenizer"
                 )
         return found
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """What stands before and behind the user's only message, in ids of their own."""
+        asked = [*self.before, _message("user", QUESTION)]
+        shown, hidden = hide(self.chat, asked)
+        whole = fill(self.chat, shown, {}, add_generation_prompt=True)
+        before, _, behind = whole.partition(QUESTION)
+        return encode(self.chat, before, hidden), encode(self.chat, behind, hidden)
 
     def inside(self, text: str) -> list[int]:
         (ids,) = encode_plain(self.chat, [text])

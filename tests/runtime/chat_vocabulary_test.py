@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+import jax
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from rlrazor.tasks.general_points.feedback import SENTENCES
 from rlrazor.tasks.general_points.prompts import fill
 from rlrazor.tasks.general_points.rewards import PAPER
 from rlrazor.tasks.general_points.task import make_general_points
+from rlrazor.tasks.procedural.task import make_procedural
 from tests.oracles import tiny_chats as tiny
 from tests.oracles import tiny_points as points
 
@@ -205,3 +207,15 @@ def test_text_that_cannot_be_spelled_is_named(tmp_path):
         spell.encode_batch(["tea", apart])
     with pytest.raises(ValueError, match=re.escape(f"the tokenizer cannot spell {apart!r}")):
         spell.encode_inside(apart)
+
+
+def test_a_prior_question_is_the_users_message(played):
+    _, _, tokenizer, words, _ = played
+    prior = make_procedural(words.vocabulary, weights=np.ones(8), part="held_out")
+    opened, closed = (words.vocabulary.decode(part) for part in words.vocabulary.around)
+    for seed in range(6):
+        text = words.vocabulary.decode(ids_of(prior.opening(prior.reset(jax.random.key(seed)))))
+        question = text.removeprefix(opened).removesuffix(closed)
+        expected, _ = conversation(tokenizer, question)
+        assert len(question) < len(text)
+        assert text == expected or question != question.strip()  # some templates trim a message

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from rlrazor.ops.sequences import append
 from rlrazor.ops.spelling import spell
 from rlrazor.tasks.procedural import pieces, split
 from rlrazor.tasks.procedural.pieces import TASKS
@@ -51,6 +52,8 @@ class Procedural:
     part: jax.Array  # i32[] index into split.PARTS
     piece_tokens: jax.Array  # i32[V, M]
     piece_lengths: jax.Array  # i32[V]
+    before: jax.Array  # i32[b] tokens that open a prompt
+    behind: jax.Array  # i32[e] and those that close it, before the answer
     sizes: Sizes = struct.field(pytree_node=False)
     question_size: int = struct.field(pytree_node=False)  # tokens
     demonstration_size: int = struct.field(pytree_node=False)
@@ -77,8 +80,11 @@ class Procedural:
 
     def opening(self, state: ProceduralState) -> Observation:
         """The question."""
-        size = self.question_size
-        return Observation(*spell(state.asked, self.piece_tokens, self.piece_lengths, size))
+        size = len(self.before) + self.question_size + len(self.behind)
+        asked = spell(state.asked, self.piece_tokens, self.piece_lengths, self.question_size)
+        row = jnp.zeros(size, jnp.int32), jnp.int32(0)
+        row = append(row, self.before, len(self.before))
+        return Observation(*append(append(row, *asked), self.behind, len(self.behind)))
 
     def reply(self, state: ProceduralState) -> Observation:
         """Nothing: a question is answered once."""
@@ -157,6 +163,8 @@ def make_procedural(
         part=jnp.int32(split.PARTS.index(part)),
         piece_tokens=tokens,
         piece_lengths=lengths,
+        before=jnp.asarray(vocabulary.around[0], jnp.int32),
+        behind=jnp.asarray(vocabulary.around[1], jnp.int32),
         sizes=sizes,
         question_size=question_size,
         demonstration_size=demonstration_size,

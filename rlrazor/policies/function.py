@@ -84,7 +84,8 @@ class FunctionPolicy:
              *, turns: int, samples: int = 1) -> Rollout:  # fmt: skip
         def answer(params: Params, rows: Any) -> Rollout:
             player = self._player(params)
-            return play(player, task, *rows, sampling, turns=turns, samples=samples)
+            mine, own = rows
+            return play(player, task, mine, own, sampling, turns=turns, samples=samples)
 
         # Devices take equally many: the last one is repeated.
         padded = pad_runs(len(keys), self.mesh)

@@ -10,7 +10,7 @@ P, A, T, END = 5, 4, 8, 99
 join = jax.jit(lambda *parts: prompt_and_answer(*parts, end=END))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 50), max_size=P), st.lists(st.integers(1, 50), max_size=A))
 def test_joins_as_lists_do(prompt, answer):
     padded = [jnp.array(part + [77] * (n - len(part))) for part, n in ((prompt, P), (answer, A))]
@@ -25,7 +25,7 @@ behind = jax.jit(lambda row, length, tokens, count: append((row, length), tokens
 numbers = st.lists(st.integers(1, 50), max_size=P)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(numbers, numbers, st.integers(0, P))
 def test_appends_as_lists_do_and_drops_what_no_longer_fits(before, tokens, count):
     row = jnp.array(before + [77] * (T - len(before)))

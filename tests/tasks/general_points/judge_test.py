@@ -94,7 +94,7 @@ def test_a_seed_settles_the_answers():
     assert answers(4, 50, FACES_AS_TEN)[0] != texts
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(hypothesis_answers(FACES_IN_ORDER))
 def test_laws_hold_for_whatever_hypothesis_finds(drawn):
     text, ranks = drawn

@@ -88,14 +88,14 @@ def test_agrees_with_the_twin_on_very_many_answers():
         left, seed = left - count, seed + 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(hypothesis_answers(FACES_IN_ORDER))
 def test_agrees_with_the_twin_on_any_answer(answer):
     text, ranks = answer
     check_agreement([text[:LENGTH]], [ranks], FACES_IN_ORDER)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(hypothesis_answers(ODD))
 def test_agrees_with_the_twin_under_an_odd_rule(answer):
     text, ranks = answer

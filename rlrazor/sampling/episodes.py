@@ -30,7 +30,7 @@ class Rollout:
     behaviour_logprobs: jax.Array  # f32[B, T] of the distribution really sampled; 0 elsewhere
     turn: jax.Array  # i32[B, T] turn in which a chosen token was drawn; -1 elsewhere
     played: jax.Array  # bool[B, K] turns that were played
-    answer_start: jax.Array  # i32[B, K] slot of the turn's first chosen token
+    answer_start: jax.Array  # i32[B, K] slot of the turn's first chosen token; 0: not played
     verdict: Verdict  # [B, K] each
     truncated: jax.Array  # bool[B, K] the answer ran into its limit before it stopped
     dealt: Any  # [B] states of the task before the first turn: other judges judge these
@@ -115,7 +115,8 @@ def play(
             player.append, cache, logits, fold(answer_keys, turn), going, sampling, player.stops,
             size=player.answer_tokens,
         )  # fmt: skip
-        start = transcript.length
+        # Else it would say whether others of the batch still play.
+        start = jnp.where(going, transcript.length, 0)
         transcript = _write(
             transcript,
             decoded.length,

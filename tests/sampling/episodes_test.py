@@ -155,6 +155,8 @@ def test_an_episode_depends_on_its_own_key_alone():
 def test_a_smaller_budget_is_the_beginning_of_a_larger_one():
     long, short = played(KEYS, budget=3), played(KEYS, budget=1)
     assert short.played.sum(0).tolist() == [64, 0, 0]
+    assert not long.answer_start[~long.played].any()
+    assert not short.answer_start[~short.played].any()
     np.testing.assert_array_equal(long.verdict.correct[:, 0], short.verdict.correct[:, 0])
     assert short.state.truncated.sum() == 64 - short.verdict.correct[:, 0].sum()
     one_turn = played(KEYS, budget=1, turns=1)

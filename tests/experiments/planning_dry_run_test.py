@@ -1,6 +1,7 @@
 """A dry run compiles every program of every arm and bucket, and says what does not fit."""
 
 import types
+from typing import Any
 
 import jax
 import pytest
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick_compiles")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     tiny_models.save(folder)
-    config = get_config()
+    config: Any = get_config()
     config.arms = ("sft", "grpo_kl")
     config.update(
         model=str(folder), row_buckets=(64, 96), prompt_buckets=(96,), answer_tokens=4, rows=4,

@@ -75,7 +75,7 @@ def plan(
         held = {name: bytes_on_device(tree) for name, tree in arm.held.items()}
 
         def cost(call: Call, plain: Call, arm: Planned = arm, held: Any = held) -> Cost:
-            cached = cache_bytes(arm.setup.policy, call)
+            cached = cache_bytes(policy, call)
             return cost_of(
                 call.program.lower(*call.arguments),
                 held=held,

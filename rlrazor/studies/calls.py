@@ -97,13 +97,14 @@ def planned(setup: Setup, base: Params) -> Planned:
 
     key = jax.eval_shape(lambda: jax.random.key(ADAPTERS))
     trained = placed(jax.eval_shape(setup.policy.initial, base, key))
-    given = Given(
-        base=base,
-        teacher=trained if setup.method.reads("teacher") else None,
-        learning_rate=jax.ShapeDtypeStruct((), jnp.float32),
-        iterations=jax.ShapeDtypeStruct((), jnp.int32),
-        seed=jax.ShapeDtypeStruct((), jnp.int32),
-    )
+    numbers: Any = {
+        name: jax.ShapeDtypeStruct((), dtype)
+        for name, dtype in (
+            ("learning_rate", jnp.float32), ("iterations", jnp.int32), ("seed", jnp.int32)
+        )
+    }  # fmt: skip
+    teacher = trained if setup.method.reads("teacher") else None
+    given = Given(base=base, teacher=teacher, **numbers)
     begun = jax.eval_shape(lambda given, start: initial(setup, given, start), given, trained)
     return Planned(setup, placed(begun), given)
 

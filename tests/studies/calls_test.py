@@ -9,7 +9,7 @@ import pytest
 from rlrazor.api.model import base_shapes
 from rlrazor.methods import methods
 from rlrazor.methods.method import Demonstrations, Episodes, Pairs
-from rlrazor.policies.language import Lora
+from rlrazor.policies.language import Lora, make_language_policy
 from rlrazor.runtime.mesh import make_mesh, on_mesh
 from rlrazor.studies import host
 from rlrazor.studies.calls import Asked, measuring_calls, planned, training_calls
@@ -17,7 +17,7 @@ from rlrazor.studies.host import Encoded, OnHost, Question
 from rlrazor.studies.programs import Optimization, Setup, Sizes
 from rlrazor.tasks.protocol import Verdict
 from rlrazor.types import ROWS
-from tests.oracles.policies import make_policy
+from tests.oracles.policies import PLAIN, SHAPE, make_policy
 
 ASKED = Asked(prompt_buckets=(8, 4), row_buckets=(12,), at_once=4)
 LORA = Lora(2, 4.0, ("layers/.*",))
@@ -148,3 +148,27 @@ def test_prompts_behind_demonstrations_have_few_lengths():
     assert ON_HOST.demonstrated_buckets == [20, 20]
     long = dataclasses.replace(QUESTIONS[0], demonstrated=np.arange(33))
     assert dataclasses.replace(ON_HOST, questions=[long]).demonstrated_buckets == [20, 33]
+
+
+def measuring_bytes(policy, *, at_once, rows_at_once):
+    """Of temporaries, by the compiler's own count."""
+    setup = Setup(policy, methods.sft, Sizes(8, rows_at_once=rows_at_once), Optimization())
+    asked = dataclasses.replace(ASKED.largest, at_once=at_once)
+    calls = measuring_calls(planned(setup, base_shapes(policy)), asked)
+    (measure,) = (call for call in calls if call.name == "measure")
+    compiled = measure.program.lower(*measure.arguments).compile()
+    return compiled.memory_analysis().temp_size_in_bytes, measure.tokens
+
+
+def test_measuring_takes_memory_for_rows_at_once_and_not_for_every_test():
+    vocabulary = 4096
+    policy = make_language_policy(
+        dataclasses.replace(SHAPE, vocabulary=vocabulary), make_mesh(data=1),
+        answers=make_policy().answers, sampling=PLAIN, vocabulary_chunk=2,
+    )  # fmt: skip
+    few, tokens = measuring_bytes(policy, at_once=8, rows_at_once=2)
+    many, _ = measuring_bytes(policy, at_once=64, rows_at_once=2)
+    logits = vocabulary * 4 * tokens  # of one row
+    assert many - few < 56 * logits / 50
+    wider, _ = measuring_bytes(policy, at_once=64, rows_at_once=8)
+    assert wider > many + 6 * vocabulary * 4 * 2

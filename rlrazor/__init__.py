@@ -31,8 +31,11 @@ if TYPE_CHECKING:
     from rlrazor.policies.function import FunctionPolicy as FunctionPolicy
     from rlrazor.policies.language import Lora as Lora
     from rlrazor.sampling.decode import Sampling as Sampling
+    from rlrazor.sampling.decode import make_stops as make_stops
     from rlrazor.studies import measurements as measurements
     from rlrazor.studies.device import OnDevice as OnDevice
+    from rlrazor.studies.device import itself as itself
+    from rlrazor.studies.device import versions as versions
     from rlrazor.studies.drive import drive as drive
     from rlrazor.studies.language import Base as Base
     from rlrazor.studies.language import LanguageStudy as LanguageStudy
@@ -65,21 +68,29 @@ _WHERE = {
     "Verdict": "tasks.protocol",
     "World": "studies.world",
     "drive": "studies.drive",
+    "itself": "studies.device",
     "load": "api.model",
     "load_results": "analysis.results",
+    "make_stops": "sampling.decode",
     "questions": "api.questions",
     "report": "analysis.building:build",
+    "versions": "studies.device",
 }
-_MODULES = {"methods": "methods.methods", "measurements": "studies.measurements"}
-__all__ = [*_WHERE, *_MODULES, "losses", "ops"]  # pyright: ignore[reportUnsupportedDunderAll]
+_MODULES = {
+    "losses": "losses",
+    "measurements": "studies.measurements",
+    "methods": "methods.methods",
+    "ops": "ops",
+}
+__all__ = [*_WHERE, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
         module, _, renamed = _WHERE[name].partition(":")
         return getattr(importlib.import_module(f"rlrazor.{module}"), renamed or name)
-    if name in __all__:
-        return importlib.import_module(f"rlrazor.{_MODULES.get(name, name)}")
+    if name in _MODULES:
+        return importlib.import_module(f"rlrazor.{_MODULES[name]}")
     raise AttributeError(f"rlrazor has no {name!r}; it has {', '.join(sorted(__all__))}")
 
 

@@ -1,6 +1,7 @@
 """The walls of the house: who may import whom, and where compiling, flax and files may appear."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ MAY_IMPORT = {
         "tasks.protocol", "tasks.questions", "analysis",
     ),
 }  # fmt: skip
+# The door, rlrazor/__init__.py, shows what lies in these, and imports nothing when it is opened.
+DOOR = (
+    "analysis", "api", "losses", "methods", "ops", "policies", "sampling", "studies",
+    "tasks.protocol",
+)  # fmt: skip
+# What a study is made of: no task of ours but by the protocol.
+TRUNK = ("studies", "methods", "policies", "api")
+PARAMETERS, LINES_OF_FUNCTION, LINES_OF_FILE = 8, 80, 400
+# A file a measurement, a judge, a format for two kinds of files, and sizes: each is one argument.
+MORE_PARAMETERS = {("rlrazor/api/questions.py", "questions")}
 COMPILING_KEYWORDS = {"in_shardings", "out_shardings", "donate_argnums", "donate_argnames"}
 COMPILING_NAMES = {"jit", "pjit", "pmap", "shard_map", "device_put", "NamedSharding"}
 MESH = Path("rlrazor/runtime/mesh.py")
@@ -70,7 +81,7 @@ def stranger(path, name):
     if path.parts[0] == "configs":
         return not within(name, "configs")
     folder = Path(path.parts[1]).stem
-    allowed = (folder, *MAY_IMPORT[folder])
+    allowed = DOOR if folder == "__init__" else (folder, *MAY_IMPORT[folder])
     return not any(within(name, f"rlrazor.{module}") for module in allowed)
 
 
@@ -127,6 +138,86 @@ def test_nothing_runs_text_or_foreign_bytes_as_code():
         assert list(dangers(tree_of(path))) == [], path
 
 
+def names_of(tree):
+    """Every name that a file reads or defines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.ClassDef):
+            yield node.name
+
+
+def kinds_asked_for(tree):
+    """The classes that `isinstance` is asked about."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+            yield from names_of(node.args[1])
+
+
+def defaults_of_tables(tree):
+    """`TABLE.get(name, default)`: a misspelling would be another study. TABLE is a constant."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            table = ast.unparse(node.func.value)
+            tabled = table.split(".")[-1].isupper() or table.endswith("all_methods()")
+            if node.func.attr == "get" and len(node.args) > 1 and tabled:
+                yield ast.unparse(node)
+
+
+def over_budget(path, tree):
+    """Functions of too many parameters or lines; `self` is no parameter."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        a = node.args
+        count = sum(x.arg != "self" for x in (*a.posonlyargs, *a.args, *a.kwonlyargs))
+        if count > PARAMETERS and (str(path), node.name) not in MORE_PARAMETERS:
+            yield f"{node.name} has {count} parameters"
+        lines = node.end_lineno - node.lineno + 1
+        if lines > LINES_OF_FUNCTION:
+            yield f"{node.name} has {lines} lines"
+
+
+def test_there_is_one_loop_one_batch_and_one_line_writer():
+    """Parity keeps a sweep of its own, many runs in one program, and arrays of its own."""
+    owners = {
+        "Checkpoints": {"rlrazor/studies/drive.py"},
+        "ResultsFile": {"rlrazor/studies/drive.py"},
+        "check_line": {"rlrazor/studies/lines.py", "rlrazor/analysis/results.py"},
+    }
+    for name, allowed in owners.items():
+        users = {
+            str(path)
+            for path in files("rlrazor", "experiments")
+            if name in {one.split(".")[-1] for one in imports(tree_of(path))}
+        }
+        assert users <= allowed, name
+    for path in files("rlrazor", "experiments"):
+        classes = {n.name for n in ast.walk(tree_of(path)) if isinstance(n, ast.ClassDef)}
+        copies = {c for c in classes if c in ("Rows", "PlannedRun", "Turns", "Critique")}
+        assert not copies or path == Path("rlrazor/types.py"), path
+
+
+def test_nobody_asks_which_task_it_is():
+    tasks = {"GeneralPoints", "Procedural", "PromptTask"}
+    for path in files("rlrazor", "experiments"):
+        assert not tasks & set(kinds_asked_for(tree_of(path))), path
+
+
+def test_a_misspelt_name_is_never_another_study():
+    for path in files(*(f"rlrazor/{folder}" for folder in TRUNK), "experiments"):
+        if path.parts[:2] != ("experiments", "planning"):  # of the compiler's words
+            assert list(defaults_of_tables(tree_of(path))) == [], path
+
+
+@pytest.mark.parametrize("path", files(*(f"rlrazor/{folder}" for folder in TRUNK)), ids=str)
+def test_the_trunk_keeps_its_budget(path):
+    assert len((ROOT / path).read_text().splitlines()) <= LINES_OF_FILE
+    assert list(over_budget(path, tree_of(path))) == []
+
+
 @pytest.mark.parametrize(
     ("path", "code", "found"),
     [
@@ -143,6 +234,10 @@ def test_nothing_runs_text_or_foreign_bytes_as_code():
         ("rlrazor/studies/drive.py", "from rlrazor.analysis import report", True),
         ("rlrazor/methods/grpo.py", "from rlrazor.runtime.mesh import make_mesh", True),
         ("rlrazor/runtime/mesh.py", "from experiments import cli", True),
+        ("rlrazor/__init__.py", "from rlrazor.studies.drive import drive", False),
+        ("rlrazor/__init__.py", "from rlrazor.tasks.general_points.task import make", True),
+        ("rlrazor/__init__.py", "from rlrazor.runtime.mesh import make_mesh", True),
+        ("rlrazor/api/model.py", "from rlrazor.tasks.general_points.task import make", True),
         ("configs/a.py", "from configs import razor_parity", False),
         ("configs/a.py", "import rlrazor", True),
         ("configs/a.py", "import numpy", False),
@@ -164,6 +259,14 @@ def test_the_check_of_imports_sees_what_it_should(path, code, found):
         (dangers, "import pickle as p", True),
         (dangers, "np.load(f, allow_pickle=True)", True),
         (dangers, "np.load(f, allow_pickle=False)", False),
+        (kinds_asked_for, "isinstance(task, GeneralPoints)", True),
+        (kinds_asked_for, "type(task)", False),
+        (defaults_of_tables, "METHODS.get(name, grpo)", True),
+        (defaults_of_tables, "methods.all_methods().get(name, None)", True),
+        (defaults_of_tables, "METHODS[name]", False),
+        (functools.partial(over_budget, "a.py"), "def f(a, b, c, d, e, *, f, g, h, i): ...", True),
+        (functools.partial(over_budget, "a.py"), "def f(self, b, c, d, e, f, g, h, i): ...", False),
+        (functools.partial(over_budget, "a.py"), "def f():" + "\n    x" * 80, True),
     ],
 )
 def test_the_other_checks_see_what_they_should(check, code, found):

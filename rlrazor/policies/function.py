@@ -43,9 +43,10 @@ class FunctionPolicy:
     replicated: bool = True
 
     def __post_init__(self):
-        if (self.hidden is None) == (self.width > 0):
+        V = self.spelling[0].shape[0]
+        if self.width not in (0, V) if self.hidden is None else self.width < 1:
             raise ValueError(f"width={self.width} must be the D of hidden's states, where given")
-        object.__setattr__(self, "width", self.width or self.spelling[0].shape[0])
+        object.__setattr__(self, "width", self.width or V)  # so that a copy may be made of it
 
     def initial(self, base: Params, key: jax.Array) -> Params:
         return base

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from rlrazor.methods import sources
 from rlrazor.methods.method import Demonstrations, Method, Pairs
@@ -31,11 +32,19 @@ def itself(task: Any) -> Expert:
     return task
 
 
+def versions(*tasks: Task) -> Task:
+    """One tree of several tasks of the same kind, leaves [M, ...]: what is trained on, and asked.
+
+    One task alone is a tree of one version.
+    """
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class OnDevice:
     """Versions of a task, one of which each iteration draws, and who shows how it is done."""
 
-    tasks: Task  # a tree with leaves [M, ...]
+    tasks: Task  # a tree with leaves [M, ...], of `versions`
     expert: Callable[[Any], Expert] | None = None  # of the version drawn; None: there is none
     end: int | None = None  # the token behind a demonstrated answer
 

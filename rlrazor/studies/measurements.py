@@ -30,6 +30,7 @@ from rlrazor.studies.world import Measurement
 from rlrazor.tasks.protocol import Task, Verdict
 from rlrazor.types import Params, Rows
 
+AT_ONCE, ROWS_AT_ONCE = 256, 8  # prompts in memory at a time, and rows of a device
 GREEDY, AS_IT_IS = Sampling(0.0), Sampling(1.0)
 # Parts of a seed's measuring key: what draws the examples of each kind of measurement.
 BASE_SAMPLES, PRIOR_SAMPLES, EXAMPLES, QUESTIONS, OWN_SAMPLES, REPEATED = range(6)
@@ -63,7 +64,7 @@ def success(
     task: Task,
     *,
     examples: int,
-    at_once: int,
+    at_once: int = AT_ONCE,
     part: int = EXAMPLES,
     columns: OfRollout = of_first_answers,
     judges: Any = None,  # a tree, such as tasks that judge the same answers
@@ -89,7 +90,7 @@ def suites(
     tasks: Task,  # leaves [S, ...], one of each name
     *,
     examples: int,  # of each
-    at_once: int,
+    at_once: int = AT_ONCE,
     prefix: str = "prior",
 ) -> Measurement:
     """Greedy accuracy on each of several tasks, and their mean: what is not to be forgotten."""
@@ -120,7 +121,7 @@ def within_turns(
     task: Task,
     *,
     examples: int,
-    at_once: int,
+    at_once: int = AT_ONCE,
     turns: Sequence[int],
     **when: Any,
 ) -> Measurement:
@@ -149,7 +150,7 @@ def passes(
     *,
     examples: int,
     samples: int,
-    at_once: int,
+    at_once: int = AT_ONCE,
     ks: Sequence[int],
     **when: Any,
 ) -> Measurement:
@@ -213,8 +214,8 @@ def divergence(
     tasks: Task,  # leaves [S, ...]
     *,
     examples: int,  # over all tasks
-    at_once: int,
-    rows_at_once: int,
+    at_once: int = AT_ONCE,
+    rows_at_once: int = ROWS_AT_ONCE,
     part: int = BASE_SAMPLES,
     own: bool = True,  # KL(policy || base) too, on samples of the policy
 ) -> Measurement:

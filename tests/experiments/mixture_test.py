@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.general_points.language import END
+from rlrazor.runtime.tokenizer import END
 from experiments.general_points.mixture import (
     Counts,
     draw_rows,

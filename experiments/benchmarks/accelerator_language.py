@@ -31,8 +31,8 @@ DECODE = Sizes(prompts=8, samples=8, prompt_tokens=64, answer_tokens=256)
 SMALLER = {"rows": 4, "tokens": 32, "prompts": 2, "samples": 4}
 SMALLER |= {"prompt_tokens": 8, "answer_tokens": 8}
 # Copies of the parameters in f32 while a step is taken: they themselves, the base, two moments,
-# the gradient and what is added to it.
-COPIES = 6
+# the gradient, that of a microbatch, and what the optimizer adds.
+COPIES = 7
 SAVING = dict.fromkeys(("param_dtype", "mu_dtype", "nu_dtype"), "bfloat16")
 
 Figures = dict[str, Any]

@@ -14,7 +14,7 @@ from rlrazor.policies.language import Lora
 from rlrazor.runtime.mesh import make_mesh
 from rlrazor.sampling.decode import Sampling
 from rlrazor.studies.host import Judge
-from rlrazor.studies.language import LanguageStudy, Settings, identity_of
+from rlrazor.studies.language import LanguageStudy, Settings
 from rlrazor.studies.plan import Arm
 from rlrazor.studies.programs import Optimization, Sizes
 from rlrazor.studies.world import World
@@ -181,7 +181,6 @@ def make_study(config: Any, base: Pretrained, world: World) -> LanguageStudy:
         optimization=optimization_of(config),
         checkpoints=tuple(config.checkpoints),
         matched_flops=config.matched_flops,
-        identity=identity_of(learnt),
         save_model=config.save_model,
         record=learnt,
     )

@@ -69,7 +69,7 @@ def make_study(config: Any, spoken: Spoken) -> LanguageStudy:
         optimization=optimization,
         checkpoints=tuple(config.checkpoints),
         reference_flops=reference,
-        record={"base": spoken.base.name},
+        record={name: config[name] for name in ("diverse_rules", "fixed_hands", "lora")},
     )
     return LanguageStudy(
         spoken.base, main, arms, seeds=tuple(config.seeds), steps=config.iterations,

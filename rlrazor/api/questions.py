@@ -85,7 +85,17 @@ def questions(
                 part=PRIOR_SAMPLED, own=False,
             )
         )  # fmt: skip
-    return World(train=taught, measurements=measurements)
+    record = {
+        "train": str(train),
+        "new": str(new),
+        "shifts": {name: str(path) for name, path in (shifts or {}).items()},
+        "prior": {name: str(path) for name, path in (prior or {}).items()},
+        "judge": getattr(judge, "__qualname__", type(judge).__qualname__),
+        "format": dataclasses.asdict(format),
+        "prior_format": dataclasses.asdict(prior_format),
+        "sizes": dataclasses.asdict(sizes),
+    }
+    return World(train=taught, measurements=measurements, record=record)
 
 
 @dataclasses.dataclass(frozen=True)

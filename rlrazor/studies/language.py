@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,7 +113,7 @@ class LanguageStudy:
             cost=cost,
             checkpoints=self.settings.checkpoints,
             base=self.base.name,
-            identity=self.settings.identity,
+            record=self._apart_from_arms(),
         )
 
     @property
@@ -123,11 +121,20 @@ class LanguageStudy:
         """All that is learnt, as JSON has it."""
         return {
             "study": self.title,
-            "base": self.base.name,
             "runs": [run.name for run in self.runs],
             "iterations": {run.name: run.iterations for run in self.runs},
             "methods": {name: dict(arm.method.knobs) for name, arm in self.arms.items()},
             "sizes": {name: dataclasses.asdict(arm.sizes) for name, arm in self.arms.items()},
+            **self._apart_from_arms(),
+        }
+
+    def _apart_from_arms(self) -> dict[str, Any]:
+        """What is learnt, beside the arms."""
+        return {
+            "base": self.base.name,
+            "sampling": vars(self.base.policy.sampling),
+            "answer_tokens": self.base.policy.answer_tokens,
+            "optimization": dataclasses.asdict(self.settings.optimization),
             **self.settings.record,
         }
 
@@ -291,15 +298,8 @@ class Settings:
     matched_flops: bool = True
     reference_flops: float | None = None  # of an iteration; None: of the dearest arm
     save_model: bool = False  # of every run that is done
-    identity: str = ""  # of what is learnt beside arm, rate and seed: part of every run's name
     record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def measuring_key(seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), MEASURING)
-
-
-def identity_of(record: Mapping[str, Any]) -> str:
-    """Six characters that tell one description of what is learnt from another."""
-    text = json.dumps(record, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:6]

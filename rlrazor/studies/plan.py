@@ -1,7 +1,10 @@
 """Which runs a list of arms asks for: matched FLOPs, and nothing needed before it exists."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -122,9 +125,13 @@ def plan_runs(
     cost: Callable[[Arm], float],  # FLOPs of an iteration
     checkpoints: Sequence[float],  # shares of a run after which it is measured
     base: str,
-    identity: str = "",  # of all else that is learnt, behind every name
+    record: Mapping[str, Any],  # of all that is learnt beside the arms, for JSON
 ) -> list[Run]:
-    """Every run, at the same FLOPs: cheaper iterations are more of them."""
+    """Every run, at the same FLOPs: cheaper iterations are more of them.
+
+    A name ends with characters that tell all that is learnt beside arm, rate and seed: runs of
+    several folders are one study's exactly where their names are alike.
+    """
     by_name = check_arms(arms)
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds={tuple(seeds)} must be one or more, each once")
@@ -144,9 +151,10 @@ def plan_runs(
                 before += arm.start.share * flops[arm.start.arm]
             flops[arm.name] = before + count * of_one
             stops = {0, *np.maximum(1, np.round(shares * count)).astype(int).tolist()}
+            told = identity_of({**record, **_learnt(arm, count, by_name)})
             runs += [
                 Run(
-                    name=f"{arm.name}-lr{rate:.3g}-s{seed}{identity and '-' + identity}",
+                    name=f"{arm.name}-lr{rate:.3g}-s{seed}-{told}",
                     arm=arm.name,
                     method=arm.method.name,
                     variant=arm.variant,
@@ -176,3 +184,26 @@ def plan_runs(
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"run {twice!r} is planned twice; remove the repeated learning rate")
     return runs
+
+
+def _learnt(arm: Arm, iterations: int, by_name: Mapping[str, Arm]) -> dict[str, Any]:
+    """What a run of the arm learns, beside the arm's name, its rate and its seed."""
+    return {
+        "world": dict(arm.world.record),
+        "sizes": dataclasses.asdict(arm.sizes),
+        "knobs": dict(arm.method.knobs),
+        "critic": arm.method.critic,
+        "epochs": arm.method.epochs,
+        "average_decay": arm.method.average_decay,
+        "turns": arm.turns,
+        "fixed": arm.fixed,
+        "start": None if arm.start is None else dataclasses.asdict(arm.start),
+        "iterations": iterations,
+        "needs": {name: tuple(by_name[name].learning_rates) for name in arm.needs},
+    }
+
+
+def identity_of(record: Mapping[str, Any]) -> str:
+    """Six characters that tell one description of what is learnt from another."""
+    text = json.dumps(record, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]

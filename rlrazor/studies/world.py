@@ -1,7 +1,7 @@
 """What a study trains on and what it measures: a world is a value."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import jax
@@ -48,3 +48,4 @@ class World:
 
     train: Training
     measurements: Sequence[Measurement]
+    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # which it is, for JSON

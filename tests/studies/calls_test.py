@@ -1,8 +1,10 @@
 """What a run calls, planned from shapes: for every method, whole or by adapters, on any mesh."""
 
 import dataclasses
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,10 +16,11 @@ from rlrazor.runtime.mesh import make_mesh, on_mesh
 from rlrazor.studies import host
 from rlrazor.studies.calls import Asked, measuring_calls, planned, training_calls
 from rlrazor.studies.host import Encoded, OnHost, Question
+from rlrazor.studies.language import Base, LanguageStudy
 from rlrazor.studies.programs import Optimization, Setup, Sizes
 from rlrazor.tasks.protocol import Verdict
 from rlrazor.types import ROWS
-from tests.oracles.policies import PLAIN, SHAPE, make_policy
+from tests.oracles.policies import PLAIN, SHAPE, make_policy, params_of
 
 ASKED = Asked(prompt_buckets=(8, 4), row_buckets=(12,), at_once=4)
 LORA = Lora(2, 4.0, ("layers/.*",))
@@ -172,3 +175,14 @@ def test_measuring_takes_memory_for_rows_at_once_and_not_for_every_test():
     assert many - few < 56 * logits / 50
     wider, _ = measuring_bytes(policy, at_once=64, rows_at_once=8)
     assert wider > many + 6 * vocabulary * 4 * 2
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "lora"])
+def test_a_policy_is_measured_where_it_lies(lora):
+    """A copy of it for the time of measuring would be one model more than is planned."""
+    policy, params = make_policy(lora=lora), jax.tree.map(jnp.asarray, params_of())
+    study = types.SimpleNamespace(base=Base("tiny", policy, params))
+    trained = policy.initial(params, jax.random.key(0))
+    found = LanguageStudy.policy(study, trained)  # type: ignore[arg-type]
+    leaves = {id(leaf) for leaf in jax.tree.leaves(found)}
+    assert {id(leaf) for leaf in jax.tree.leaves(params)} <= leaves

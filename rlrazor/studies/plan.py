@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +42,23 @@ class Arm:
         """Arms whose policies it learns from or begins with."""
         start = self.start.arm if self.start else None
         return tuple(arm for arm in (self.teacher, start) if arm is not None)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All that it learns by, its world aside, as JSON has it."""
+        method = self.method
+        return {
+            "method": method.name,
+            "knobs": dict(method.knobs),
+            "epochs": method.epochs,
+            "average_decay": method.average_decay,
+            "critic": method.critic,
+            "sizes": dataclasses.asdict(self.sizes),
+            "turns": self.turns,
+            "fixed": self.fixed,
+            "start": self.start and dataclasses.asdict(self.start),
+            "teacher": self.teacher,
+        }
 
 
 def check_arms(arms: Sequence[Arm]) -> dict[str, Arm]:

@@ -24,6 +24,7 @@ EXPLORE = (
     "on_policy_distillation", "sdft",
 )  # fmt: skip
 METHODS = (*IMITATE, *EXPLORE)
+TAUGHT = ("distilled", "on_policy_distillation")  # by a finished run of GRPO
 TURNS = (
     "grpo_turns_3", "grpo_turns_5", "grpo_turns_10",  # sequential revision, credit to episodes
     "ppo_turns_3", "ppo_turns_5", "ppo_turns_10",  # and to turns, as in the paper
@@ -112,7 +113,9 @@ def get_config(mode: str = "full") -> ConfigDict:
         config.measure.pass_samples = 64
     if mode == "select":
         config.seeds = (100,)
-        config.arms = (*METHODS, *TURNS)
+        # A student of several teachers would not be one: theirs are chosen with GRPO's alone,
+        # `--config.arms="('grpo', 'distilled', ...)" --config.learning_rates.grpo="(1e-4,)"`.
+        config.arms = tuple(arm for arm in (*METHODS, *TURNS) if arm not in TAUGHT)
         config.checkpoints = (1.0,)
         # A pilot of SFT and GRPO: SFT rose up to 1e-3, GRPO fell above 1e-4. Where the lowest rate
         # was the best, lower ones were tried too.

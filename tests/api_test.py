@@ -71,7 +71,7 @@ def test_the_shortest_program(files, monkeypatch):
 @pytest.mark.slow
 def test_it_runs_from_the_wheel_where_no_experiments_are(files, tmp_path):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    wheel = ["wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), str(ROOT)]
+    wheel = ["wheel", "--no-deps", "-w", str(tmp_path), str(ROOT)]
     subprocess.run([*pip, *wheel], check=True, capture_output=True)
     (built,) = tmp_path.glob("rlrazor-*.whl")
     installed = tmp_path / "installed"

@@ -123,8 +123,9 @@ class LanguageStudy:
             "study": self.title,
             "runs": [run.name for run in self.runs],
             "iterations": {run.name: run.iterations for run in self.runs},
-            "methods": {name: dict(arm.method.knobs) for name, arm in self.arms.items()},
-            "sizes": {name: dataclasses.asdict(arm.sizes) for name, arm in self.arms.items()},
+            "arms": {name: arm.record for name, arm in self.arms.items()},
+            "worlds": {name: dict(arm.world.record) for name, arm in self.arms.items()},
+            "checkpoints": self.settings.checkpoints,
             **self._apart_from_arms(),
         }
 
@@ -229,8 +230,9 @@ class LanguageStudy:
         for measurement in self.measurements(arm):
             for name in measurement.beside:
                 whole = f"{measurement.prefix}/{name}"
+                place, _, what = whole.rpartition("/")
                 if whole in of_base:
-                    columns[f"{measurement.prefix}/base_{name}"] = of_base[whole]
+                    columns[f"{place}/base_{what}"] = of_base[whole]
         return columns
 
     @functools.cache  # noqa: B019

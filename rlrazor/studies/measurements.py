@@ -112,7 +112,7 @@ def suites(
         columns[f"{prefix}/accuracy"] = float(np.mean([*found.values()]))
         return {**columns, f"{prefix}/count": len(names) * examples}
 
-    return Measurement(prefix, of, beside=("accuracy",))
+    return Measurement(prefix, of, beside=("accuracy", *(f"{name}/accuracy" for name in names)))
 
 
 def within_turns(

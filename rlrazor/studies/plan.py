@@ -45,6 +45,23 @@ class Arm:
         start = self.start.arm if self.start else None
         return tuple(arm for arm in (self.teacher, start) if arm is not None)
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """All that it learns by, its world aside, as JSON has it."""
+        method = self.method
+        return {
+            "method": method.name,
+            "knobs": dict(method.knobs),
+            "epochs": method.epochs,
+            "average_decay": method.average_decay,
+            "critic": method.critic,
+            "sizes": dataclasses.asdict(self.sizes),
+            "turns": self.turns,
+            "fixed": self.fixed,
+            "start": self.start and dataclasses.asdict(self.start),
+            "teacher": self.teacher,
+        }
+
 
 def check_arms(arms: Sequence[Arm]) -> dict[str, Arm]:
     """The arms by name; ValueError for what would fail after hours, unclearly, or not at all."""
@@ -187,17 +204,10 @@ def plan_runs(
 
 
 def _learnt(arm: Arm, iterations: int, by_name: Mapping[str, Arm]) -> dict[str, Any]:
-    """What a run of the arm learns, beside the arm's name, its rate and its seed."""
+    """What a run of the arm learns by, beside the arm's name, its rate and its seed."""
     return {
+        **arm.record,
         "world": dict(arm.world.record),
-        "sizes": dataclasses.asdict(arm.sizes),
-        "knobs": dict(arm.method.knobs),
-        "critic": arm.method.critic,
-        "epochs": arm.method.epochs,
-        "average_decay": arm.method.average_decay,
-        "turns": arm.turns,
-        "fixed": arm.fixed,
-        "start": None if arm.start is None else dataclasses.asdict(arm.start),
         "iterations": iterations,
         "needs": {name: tuple(by_name[name].learning_rates) for name in arm.needs},
     }

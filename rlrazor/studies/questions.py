@@ -95,8 +95,7 @@ def prior(asking: Asking, suites: Mapping[str, OnHost], *, part: int) -> Measure
         columns["prior/count"] = sum(columns[f"prior/{name}/count"] for name in suites)
         return columns
 
-    beside = ("accuracy", *(f"{name}/accuracy" for name in suites))
-    return Measurement("prior", of, beside=("accuracy",) if len(beside) == 1 else beside)
+    return Measurement("prior", of, beside=("accuracy", *(f"{name}/accuracy" for name in suites)))
 
 
 def divergence(

@@ -37,7 +37,8 @@ class Measurement:
     # (policy, base, kept, key) -> numbers; called with (base, base) for those of the base
     of: Callable[[Params, Params, Any, jax.Array], Columns]
     keep: Callable[[Params, jax.Array], Any] | None = None  # of the base, once a seed
-    beside: Sequence[str] = ()  # names of numbers that have a column "base_<name>" too
+    # Names of numbers that those of the base stand beside: "accuracy" beside "base_accuracy".
+    beside: Sequence[str] = ()
     when: Literal["every", "last"] = "every"  # the base is always measured
     arms: Sequence[str] | None = None  # None: every arm
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from configs import sft_memorizes_gp_l
+from configs.names import Names
 from experiments.rule_shift import study as studies
 from experiments.rule_shift import tasks as study_tasks
 from experiments.rule_shift.arms import VARIANTS, Named, read_name
@@ -114,7 +115,8 @@ def test_a_method_without_a_rate_is_named():
 
 def test_an_arm_has_its_own_rates_or_else_those_of_its_method():
     config = tiny_config()
-    config.learning_rates = {"grpo": (1e-2, 1e-3), "grpo_turns_3": (3e-3,), "sft_slow": (1e-5,)}
+    rates = {"grpo": (1e-2, 1e-3), "grpo_turns_3": (3e-3,), "sft_slow": (1e-5,)}
+    config.learning_rates = Names(rates)
     for arm, rates in {
         "grpo": (1e-2, 1e-3), "grpo_turns_3": (3e-3,), "grpo_slow": (1e-3, 1e-4),
         "sft_slow": (1e-5,),

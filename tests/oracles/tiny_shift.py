@@ -4,6 +4,7 @@ import functools
 
 import jax
 
+from configs.names import Names
 from configs.sft_memorizes_gp_l import METHODS, get_config
 from experiments.general_points.mixture import small_vocabulary
 from experiments.rule_shift.base import Spoken, small_policy
@@ -28,7 +29,7 @@ def tiny_config(**changes):
     config.rows, config.samples, config.minibatches, config.rows_at_once = 24, 4, 2, 8
     config.answer_tokens = 5
     config.fixed_hands, config.diverse_rules = 3, 2
-    config.learning_rates = dict.fromkeys(METHODS, (0.01,))
+    config.learning_rates = Names(dict.fromkeys(METHODS, (0.01,)))
     config.measure.update(
         at_once=16, rows_at_once=8, hands=16, questions=4, kl_prompts=16, turn_hands=16,
         turns=(1, 2, 3), pass_hands=6, pass_samples=8, pass_at=(1, 2, 8), turn_arms=("grpo",),

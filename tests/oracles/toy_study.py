@@ -5,6 +5,7 @@ The model and its twin in float64 are those of `toy_policy`.
 
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from rlrazor.tasks.protocol import Verdict
 from tests.oracles import toy_policy
 from tests.oracles.toy_policy import END, ZERO, Sums, V
 
+QUIET = {"tensorboard": False, "checkpoint_every_seconds": 1e9}  # how `drive` is called
 PPO = methods.ppo.tuned(answer_token=5, critic=(3,), epochs=2)
 METHODS = {**methods.all_methods(), "ppo": PPO}
 IMITATION = ("sft", "dft", "psft", "sft_kl_base_policy", "simpo", "dpo")
@@ -187,6 +189,10 @@ def arm(name, **changes):
 
 
 def study(*arms, devices=1, seeds=(0,), steps=2, **settings):
-    how = Settings(study="toy", checkpoints=(0.5, 1.0), **settings)
+    how = Settings(**{"study": "toy", "checkpoints": (0.5, 1.0), **settings})
     arms = [arm(each) if isinstance(each, str) else each for each in arms]
     return LanguageStudy(base(devices), world(), arms, seeds=seeds, steps=steps, settings=how)
+
+
+def lines_of(folder):
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]

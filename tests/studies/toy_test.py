@@ -41,7 +41,7 @@ def weighted(policy, params, reads, rows):  # an objective: likelihood, times wh
     return -jnp.mean(jnp.exp(rows.rewards) * said), {}
 
 
-def test_a_study_of_ones_own(tmp_path):
+def test_a_study_of_ones_own(tmp_path, quick_compiles):
     spelling = jnp.arange(44, 44 + V, dtype=jnp.uint8)[:, None], jnp.ones(V, int)
     how = {"answer_tokens": 2, "answer_bytes": 2, "stops": rr.make_stops([[END]])}
     policy = rr.FunctionPolicy(lambda table, tokens: table[tokens], spelling=spelling, **how)
@@ -56,5 +56,5 @@ def test_a_study_of_ones_own(tmp_path):
     arms, rates = [rr.methods.sft, rr.methods.grpo, own], {n: [0.1] for n in ("sft", "grpo", "own")}
     study = rr.LanguageStudy(base, world, arms, learning_rates=rates, seeds=(0, 1), steps=9)
     assert rr.load_results(rr.drive(study, tmp_path) / "results.jsonl")["gain"].max() > 0.3
-    assert "does RL" in rr.report(tmp_path, tmp_path / "report").read_text()
+    assert "The answer" in rr.report(tmp_path, tmp_path / "report").read_text()
     assert len((tmp_path / __file__).read_text().splitlines()) <= 60

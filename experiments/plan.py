@@ -66,7 +66,10 @@ def main(argv: Any) -> None:
         if too_narrow([*arms.values()]):
             narrow.append(one.mesh)
     else:
-        print("no layout fits; take more chips, fewer rows or shorter ones, or config.lora.rank=16")
+        print(
+            "no layout fits; take more chips, fewer rows (config.rows, prompts x samples, "
+            "test_at_once) or shorter ones, or config.lora.rank=16"
+        )
     if JSON.value:
         Path(JSON.value).write_text(json.dumps(found, indent=2) + "\n")
 

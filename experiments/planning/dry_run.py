@@ -1,5 +1,6 @@
 """Compiles all that a run would call, on the devices that are there, and says what it needs."""
 
+import dataclasses
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ from experiments.planning.table import GIB
 from rlrazor.api.model import base_shapes, described
 from rlrazor.runtime.distributed import is_writer
 from rlrazor.runtime.mesh import make_mesh
-from rlrazor.studies.calls import Call, measuring_calls, planned, training_calls
+from rlrazor.studies.calls import Call, Planned, measuring_calls, planned, training_calls
 
 
 def dry_run(config: Any) -> None:
@@ -21,12 +22,13 @@ def dry_run(config: Any) -> None:
     mesh = make_mesh(**config.mesh)
     policy = described(config.model, mesh=mesh, **loading(config)).policy
     limit, asked = memory_of(mesh.devices.flat[0]), asked_of(config)
+    measured: dict[str, Needs] = {}
     over: list[tuple[float, str]] = []
-    for number, method in enumerate(chosen_methods(config)):
+    for method in chosen_methods(config):
         arm = planned(setup_of(config, method, policy), base_shapes(policy))
         held = {name: bytes_on_device(tree) for name, tree in arm.held.items()}
-        measuring = measuring_calls(arm, asked) if number == 0 else ()
-        for call in (*training_calls(arm, asked), *measuring):
+
+        def compiled(call: Call, arm: Planned = arm, held: Any = held) -> Needs:
             started = time.monotonic()
             needs, _ = compiled_needs(
                 call.program.lower(*call.arguments),
@@ -35,11 +37,23 @@ def dry_run(config: Any) -> None:
                 made={"cache": cache_bytes(policy, call)} if call.samples else {},
                 limit=limit,
             )
-            line = described_call(method.name, call, needs, time.monotonic() - started)
+            seconds = time.monotonic() - started
             if is_writer():
-                print(line, flush=True)
-            if not needs.fits:
-                over.append(((needs.total - needs.limit) / GIB, f"{method.name}: {call.name}"))
+                name = arm.setup.method.name
+                print(described_call(name, call, needs, seconds), flush=True)
+            return needs
+
+        mine = [(call.name, compiled(call)) for call in training_calls(arm, asked)]
+        measured = measured or {
+            f"{call.name} for {call.tokens} tokens": compiled(call)
+            for call in measuring_calls(arm, asked)
+        }
+        mine += [(name, _beside(needs, held)) for name, needs in measured.items()]
+        over += [
+            ((needs.total - needs.limit) / GIB, f"{method.name}: {name}")
+            for name, needs in mine
+            if not needs.fits
+        ]
     if over and is_writer():
         most, name = max(over)
         print(
@@ -47,6 +61,12 @@ def dry_run(config: Any) -> None:
             "config.vocabulary_chunk, config.test_at_once, config.answer_tokens or prompts x "
             "samples, or take more devices; experiments/plan.py looks for a layout that fits"
         )
+
+
+def _beside(needs: Needs, held: dict[str, float]) -> Needs:
+    """What was compiled of the first arm, beside what another one holds."""
+    made = {name: size for name, size in needs.named.items() if name == "cache"}
+    return dataclasses.replace(needs, named=held | made)
 
 
 def memory_of(device: Any) -> float:

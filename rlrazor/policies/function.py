@@ -84,9 +84,8 @@ class FunctionPolicy:
     def play(self, params: Params, task: Task, dealt: Any, keys: jax.Array, sampling: Sampling,
              *, turns: int, samples: int = 1) -> Rollout:  # fmt: skip
         def answer(params: Params, rows: Any) -> Rollout:
-            player = self._player(params)
-            mine, own = rows
-            return play(player, task, mine, own, sampling, turns=turns, samples=samples)
+            (dealt, keys), player = rows, self._player(params)
+            return play(player, task, dealt, keys, sampling, turns=turns, samples=samples)
 
         # Devices take equally many: the last one is repeated.
         padded = pad_runs(len(keys), self.mesh)

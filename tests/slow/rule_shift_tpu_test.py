@@ -1,5 +1,6 @@
-"""An iteration of the rule-shift study and its measurements compile for eight TPU v5e chips."""
+"""An iteration of the rule-shift study and its KL compile for eight TPU v5e chips."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from jax.sharding import PartitionSpec as P
 
 from configs.sft_memorizes_gp_l import get_config
 from experiments.general_points.base import load_base
-from experiments.general_points.language import make_player
-from experiments.rule_shift.arms import ARMS
-from experiments.rule_shift.measure import build_measure
-from experiments.rule_shift.objectives import make_context
-from experiments.rule_shift.programs import Given, build_run
+from experiments.rule_shift.arms import read_name
+from experiments.rule_shift.base import small_policy
+from experiments.rule_shift.study import sizes_of
 from experiments.rule_shift.tasks import make_tests, training_tasks
-from rlrazor.runtime.tokenizer import vocabulary
+from rlrazor.methods.sources import rows_of
+from rlrazor.runtime.tokenizer import END, vocabulary
+from rlrazor.studies.device import OnDevice, itself, sampled
+from rlrazor.studies.measurements import AS_IT_IS, distances
+from rlrazor.studies.programs import Given, Optimization, Setup, initial
 from tests.oracles.topology import COLLECTIVE, NEEDS_TPU_COMPILER
 
 pytestmark = NEEDS_TPU_COMPILER
@@ -25,11 +28,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(scope="module")
-def study():
+def study(mesh):
     base = load_base(ROOT / "experiments" / "bases" / "gp_small")
-    words, config = vocabulary(base.tokenizer), get_config("full")
-    player = make_player(base.model, base.tokenizer, answer_size=32, answer_bytes=128)
-    return base, words, config, player, make_context(base.model, words, config)
+    policy = small_policy(
+        base.model.config, base.tokenizer, mesh, answer_tokens=32, temperature=1.0
+    )
+    return base, vocabulary(base.tokenizer), policy
 
 
 def on(mesh, tree):
@@ -43,23 +47,37 @@ def on(mesh, tree):
 
 @pytest.mark.parametrize("arm", ["sft", "grpo", "ppo_turns_3"])
 def test_an_iteration_compiles_and_adds_gradients_across_chips(study, mesh, arm):
-    base, words, config, player, context = study
-    tasks = training_tasks(ARMS[arm].setting, words, rules=2, seed=0)
-    given = Given(tasks, base.params, None, jnp.float32(1e-4), jnp.int32(10), jnp.int32(0))
-    run = build_run(ARMS[arm], context, player, config, mesh)
-    state = jax.eval_shape(run.initial, given, base.params)
-    lowered: Any = jax.jit(run.iterate, donate_argnums=0).lower(on(mesh, state), on(mesh, given))
+    base, words, policy = study
+    named, config = read_name(arm), get_config("full")
+    setup = Setup(
+        policy, named.method, sizes_of(named, config), Optimization(), named.setting.turns
+    )
+    tasks = training_tasks(named.setting, words, rules=2, seed=0)
+    given = Given(base.params, None, jnp.float32(1e-4), jnp.int32(10), jnp.int32(0))
+    state = jax.eval_shape(functools.partial(initial, setup), given, base.params)
+    iterate = OnDevice(tasks, itself, END).iteration(setup)
+    lowered: Any = jax.jit(iterate, donate_argnums=0).lower(
+        on(mesh, state), on(mesh, given), on(mesh, tasks)
+    )
     program = lowered.compile()
     assert program.memory_analysis().temp_size_in_bytes < 12e9  # of 16 GB a chip
     assert COLLECTIVE.search(program.as_text())
 
 
-def test_measurements_compile(study, mesh):
-    base, words, config, player, context = study
-    tests = make_tests(ARMS["sft"].setting, words)
-    measure = build_measure(context, player, config, mesh)
-    key = jax.random.key(0)
-    samples = jax.eval_shape(measure.base_samples, base.params, tests, key)
-    arguments = [on(mesh, x) for x in (base.params, base.params, tests, samples, key)]
-    program: Any = jax.jit(measure.checkpoint).lower(*arguments).compile()
-    assert program.memory_analysis().temp_size_in_bytes < 12e9
+def test_sampling_and_divergence_compile(study, mesh):
+    base, words, policy = study
+    tests = make_tests(read_name("sft").setting, words)
+
+    def answer(params, task, key):
+        keys = jax.random.split(key, 512)
+        return rows_of(sampled(params, policy, task, keys, AS_IT_IS, turns=1))
+
+    given = on(mesh, (base.params, tests.new, jax.random.key(0)))
+    rows = jax.eval_shape(answer, *given)
+    measure: Any = distances(policy, rows_at_once=64)
+    for fn, arguments in (
+        (jax.jit(answer), given),
+        (measure, (given[0], given[0], on(mesh, rows))),
+    ):
+        program = fn.lower(*arguments).compile()
+        assert program.memory_analysis().temp_size_in_bytes < 12e9

@@ -65,11 +65,13 @@ def figures_of(name: str, *, tiny: bool) -> Figures:
         if kind == "grpo":
             return language.grpo(model, tiny=tiny)
         return language.sft(model, tiny=tiny, rows_at_once=rows_at_once)
-    from experiments.benchmarks import accelerator_checks as checks
+    if kind == "losses":
+        from experiments.benchmarks import accelerator_losses
 
-    return {"losses": checks.losses, "verdicts": checks.verdicts, "sweep": checks.sweep}[kind](
-        tiny=tiny
-    )
+        return accelerator_losses.losses(tiny=tiny)
+    from experiments.benchmarks import accelerator_tasks as tasks
+
+    return tasks.verdicts(tiny=tiny) if kind == "verdicts" else tasks.sweep(tiny=tiny)
 
 
 def in_budget(

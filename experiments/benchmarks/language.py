@@ -47,9 +47,9 @@ Seconds = dict[str, float]  # a measured time by its name
 class Peer:
     """A process of torch_language.py; it ends when its input does."""
 
-    def __init__(self, role: str, settings: dict[str, Any]):
+    def __init__(self, python: str, role: str, settings: dict[str, Any]):
         self._process: Any = subprocess.Popen(
-            [PEER_PYTHON.value, str(TORCH), role, json.dumps(settings)],
+            [python, str(TORCH), role, json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -68,11 +68,9 @@ class Peer:
         self._process.communicate()
 
 
-def about_peers() -> dict[str, Any]:
-    """Their versions; none where the interpreter cannot be started."""
-    ran = subprocess.run(
-        [PEER_PYTHON.value, str(TORCH), "about"], capture_output=True, text=True, check=False
-    )
+def about_peers(python: str) -> dict[str, Any]:
+    """Versions of what the interpreter has of them."""
+    ran = subprocess.run([python, str(TORCH), "about"], capture_output=True, text=True, check=False)
     return json.loads(ran.stdout) if ran.returncode == 0 else {"versions": {}, "cuda": False}
 
 
@@ -145,6 +143,7 @@ def renamed(of_peer: dict[str, float], task: str) -> Seconds:
 
 
 def start_peers(
+    python: str,
     settings: dict[str, Any],
     have: dict[str, Any],  # of `about_peers`
 ) -> tuple[list[Peer], dict[str, Callable[[], Seconds]]]:
@@ -161,7 +160,7 @@ def start_peers(
     for role, tasks in roles.items():
         name = role.partition("_")[0]
         if name in have["versions"]:
-            peers.append(Peer(role, settings))
+            peers.append(Peer(python, role, settings))
             for task in tasks:
                 calls[f"{name}, {task}"] = lambda peer=peers[-1], task=task: renamed(
                     peer.ask(task), task
@@ -205,7 +204,8 @@ def main(argv: Any) -> None:
         "mesh": dict(mesh.shape),
     }
     print("options:", json.dumps(used))
-    load, peers_have = [os.getloadavg()[0]], about_peers()
+    python = PEER_PYTHON.value
+    load, peers_have = [os.getloadavg()[0]], about_peers(python)
     engine = programs.Engine(shape, sizes, mesh, options)
     calls: dict[str, Callable[[], Seconds]] = {}
     for part, call in programs.calls_of(engine).items():
@@ -216,13 +216,13 @@ def main(argv: Any) -> None:
     settings = {
         "model": dataclasses.asdict(shape),
         "sizes": dataclasses.asdict(sizes),
-        "gpu": platform == "gpu",
+        "gpu": platform != "cpu",
         "cores": cores,
         "learning_rate": programs.LEARNING_RATE,
         "clip_by_global_norm": optimization.clip_by_global_norm,
         "clip": methods.grpo.knobs["clip_low"],
     }
-    peers, of_peers = start_peers(settings, peers_have)
+    peers, of_peers = start_peers(python, settings, peers_have)
     try:
         times, compiling = measure(calls | of_peers, ROUNDS.value)
     finally:

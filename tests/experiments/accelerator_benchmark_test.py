@@ -4,9 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import accelerator, accelerator_checks, accelerator_language
+from experiments.benchmarks import (
+    accelerator,
+    accelerator_language,
+    accelerator_losses,
+    accelerator_tasks,
+)
 from experiments.benchmarks.accelerator import PARTS, chosen, in_budget
-from experiments.benchmarks.accelerator_checks import differences, loss_on, random_rows
+from experiments.benchmarks.accelerator_losses import differences, loss_on, random_rows
 from experiments.benchmarks.language_programs import TINY
 from rlrazor.methods import methods
 from rlrazor.models.transformer import Transformer
@@ -76,7 +81,8 @@ def test_every_part_has_its_function(monkeypatch):
 
     for module, names in (
         (accelerator_language, ("sft", "decode", "grpo")),
-        (accelerator_checks, ("losses", "verdicts", "sweep")),
+        (accelerator_losses, ("losses",)),
+        (accelerator_tasks, ("verdicts", "sweep")),
     ):
         for name in names:
             monkeypatch.setattr(module, name, named(name))

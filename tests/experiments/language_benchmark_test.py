@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import language_limit as limit
-from experiments.benchmarks.language import measure, summary
+from experiments.benchmarks.language import about_peers, measure, start_peers, summary
 from experiments.benchmarks.language_programs import QUICK, SMALL, TINY, Engine, Options, Sizes
 from rlrazor.methods import methods
 from rlrazor.models.released import SHAPES
@@ -199,6 +200,50 @@ def test_last_line_is_one_json_object(tmp_path, cache):
     assert numbers["options"] == json.loads(options.removeprefix("options: "))
     assert numbers["options"]["rows_at_once"] == 16  # of the config for a CPU
     assert numbers["device"]
+
+
+INTERPRETER = """#!{python}
+import json, sys
+assert sys.argv[1].endswith("torch_language.py")
+role = sys.argv[2]
+if role == "about":
+    versions = {{"torch": "1", "transformers": "2", "trl": "3"}}
+    print(json.dumps({{"versions": versions, "cuda": False}}))
+    sys.exit()
+settings = json.loads(sys.argv[3])
+assert settings["clip"] == 0.2 and settings["sizes"]["rows"] == 64, settings
+known = {{"transformers": ("sft", "grpo"), "trl_sft": ("sft",), "trl_grpo": ("grpo",)}}
+for line in sys.stdin:
+    assert json.loads(line)["task"] in known[role]
+    print(json.dumps({{"seconds": 3.0, "rollout": 1.0, "update": 2.0}}), flush=True)
+"""
+
+
+@pytest.fixture
+def peer_python(tmp_path):
+    """Says what torch_language.py would."""
+    path = tmp_path / "python"
+    path.write_text(INTERPRETER.format(python=sys.executable))
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_peers_are_asked_in_processes_of_their_own(peer_python):
+    settings = {"clip": 0.2, "sizes": dataclasses.asdict(Sizes()), "gpu": False}
+    peers, calls = start_peers(peer_python, settings, about_peers(peer_python))
+    try:
+        times, _ = measure(calls, 2)
+    finally:
+        for peer in peers:
+            peer.end()
+    assert set(times) == {f"{who}: {part}" for who in ("transformers", "trl") for part in PARTS}
+    assert times["trl: grpo_iteration"] == [3, 3]
+    assert times["transformers: grpo_update"] == [2, 2]
+
+
+def test_peers_without_a_gpu_are_not_compared_with_one(peer_python, capsys):
+    assert start_peers(peer_python, {"gpu": True}, about_peers(peer_python)) == ([], {})
+    assert "sees no GPU" in capsys.readouterr().out
 
 
 def test_a_wrong_flag_is_one_sentence(tmp_path, cache):

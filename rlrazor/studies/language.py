@@ -223,7 +223,8 @@ class LanguageStudy:
             for name in measurement.beside:
                 whole = f"{measurement.prefix}/{name}"
                 if whole in of_base:
-                    columns[f"{measurement.prefix}/base_{name}"] = of_base[whole]
+                    place, _, what = whole.rpartition("/")
+                    columns[f"{place}/base_{what}"] = of_base[whole]
         return columns
 
     @functools.cache  # noqa: B019

@@ -1,12 +1,13 @@
 """The rim: flags, one clear sentence for a mistake, and an exit code."""
 
 import errno
+import keyword
 import logging
 import os
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,9 +57,28 @@ def _flag_sentence(error: BaseException) -> str:
             name = name.args[0]
         return f"the config has no field {'; '.join(str(name).splitlines())}"
     text = str(error).strip()
+    misnamed = _misnamed(sys.argv[1:])
+    if misnamed:
+        return misnamed
     if "Traceback" in text:  # of the config file, whose own sentence comes last
         text = text.splitlines()[-1].partition("Error: ")[2] or text
     return " ".join(text.split())
+
+
+def _misnamed(arguments: Sequence[str]) -> str | None:
+    """On the first field of a config whose name Python cannot read, such as one with a dash."""
+    for argument in arguments:
+        path = argument.lstrip("-").partition("=")[0]
+        for name in path.split(".")[1:] if path.startswith("config.") else ():
+            plain = re.sub(r"\[\d+\]$", "", name)  # a place in a tuple
+            if not plain.isidentifier() or keyword.iskeyword(plain):
+                other = re.sub(r"\W", "_", plain)
+                other = other if other.isidentifier() and other != plain else f"my_{other}"
+                return (
+                    f"--{path}: {name!r} cannot be a name in a config; names are letters, digits "
+                    f"and _, without a digit in front, and no word of Python's own; try {other!r}"
+                )
+    return None
 
 
 def config_flag(default: Path) -> Any:

@@ -4,10 +4,11 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rlrazor.api.model import Pretrained, Template, load
-from rlrazor.api.questions import Asked, Format, questions
+from rlrazor.api.questions import Asked, Fields, Format, questions
 from rlrazor.methods import methods
 from rlrazor.methods.method import Demonstrations, Method, Pairs
 from rlrazor.policies.language import Lora
@@ -26,6 +27,7 @@ OPERATIONAL = (
     "tensorboard", "test_at_once",
 )  # fmt: skip
 SWEPT = ("arms", "seeds", "learning_rates", "study")  # that a run's name tells by itself
+FIELDS = Fields("config.data.path", "config.data.test_path", "config.shift", "config.prior")
 POSITIVE = (
     "steps", "rows", "prompts", "samples", "minibatches", "answer_tokens", "rows_at_once",
     "vocabulary_chunk", "temperature", "log_every", "test_examples", "test_at_once",
@@ -45,8 +47,17 @@ def check(config: Any) -> None:
             f"config.top_p={config.top_p} must be above 0 and at most 1, config.top_k="
             f"{config.top_k} not negative"
         )
-    for method in (*config.arms, *config.methods):
+    for method in (*config.arms, *config.methods, *config.learning_rates):
         methods.named(method)
+
+
+def check_files(config: Any) -> None:
+    """Refuses what is not there before a model is read, which takes minutes."""
+    if not config.data.path:
+        raise ValueError("config.data.path is empty; give a file of JSON lines")
+    for field, path in _named_files(config).items():
+        if not Path(path).is_file():
+            raise ValueError(f"{field}={path!r} is no file; give a file of JSON lines")
 
 
 def chosen_methods(config: Any) -> list[Method]:
@@ -128,8 +139,6 @@ def judge_of(config: Any) -> Judge:
 
 
 def world_of(config: Any, base: Pretrained) -> World:
-    if not config.data.path:
-        raise ValueError("config.data.path is empty; give a file of JSON lines")
     sources = [method.source for method in chosen_methods(config)]
     sizes = Asked(
         prompt_buckets=tuple(config.prompt_buckets),
@@ -140,6 +149,8 @@ def world_of(config: Any, base: Pretrained) -> World:
         seed=config.test_seed,
         pairs=any(isinstance(source, Pairs) for source in sources),
         demonstrated=any(getattr(source, "demonstrated", False) for source in sources),
+        judged=not all(isinstance(source, Demonstrations | Pairs) for source in sources),
+        fields=FIELDS,
     )
     return questions(
         base,
@@ -152,6 +163,15 @@ def world_of(config: Any, base: Pretrained) -> World:
         prior_format=_format(config.prior_data),
         sizes=sizes,
     )
+
+
+def _named_files(config: Any) -> dict[str, str]:
+    """Every file that is to be read, by the field that names it."""
+    named = {FIELDS.train: config.data.path}
+    named |= {FIELDS.new: config.data.test_path} if config.data.test_path else {}
+    named |= {f"{FIELDS.shifts}.{name}": path for name, path in _files(config.shift).items()}
+    named |= {f"{FIELDS.prior}.{name}": path for name, path in _files(config.prior).items()}
+    return {field: str(path) for field, path in named.items()}
 
 
 def _files(named: Any) -> dict[str, str]:

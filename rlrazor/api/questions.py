@@ -28,6 +28,16 @@ class Format:
 
 
 @dataclasses.dataclass(frozen=True)
+class Fields:
+    """What a file is called where something is wrong with it: as the reader has named it."""
+
+    train: str = "train"
+    new: str = "new"
+    shifts: str = "shifts"  # `shifts.NAME`
+    prior: str = "prior"
+
+
+@dataclasses.dataclass(frozen=True)
 class Asked:
     """How much is asked, and to which lengths rows are padded."""
 
@@ -39,6 +49,8 @@ class Asked:
     seed: int = 0
     pairs: bool = False  # whether wrong answers are encoded, for methods that learn from pairs
     demonstrated: bool = False  # whether prompts with a demonstration are, for SDFT
+    judged: bool = True  # whether answers to the training file are; not so where all is imitated
+    fields: Fields = Fields()
 
 
 def questions(
@@ -57,23 +69,28 @@ def questions(
 
     `new` is held out of the new task; each of `shifts` is another version of it, by name; each of
     `prior` another task, by name: what is not to be forgotten. Truths that the judge cannot read
-    are counted and named by line. ValueError names the field and the line of a mistake.
+    are left out, counted and named by line. ValueError names the field and the line of a mistake.
     """
     reading = _Reading(base, judge, sizes)
+    fields = sizes.fields
     taught = reading.train(train, format)
-    tests = {"new": (new, format)} if new else {}
-    tests |= {f"shift/{name}": (path, format) for name, path in (shifts or {}).items()}
+    tests = {"new": (new, fields.new)} if new else {}
+    tests |= {
+        f"shift/{name}": (path, f"{fields.shifts}.{name}")
+        for name, path in (shifts or {}).items()
+        if path
+    }
     asking = asked.Asking(base.policy, at_once=sizes.at_once)
     measurements: list[Measurement] = []
-    for prefix, (path, how) in tests.items():
-        on = reading.test(path, how, prefix)
+    for prefix, (path, field) in tests.items():
+        on = reading.test(path, format, field)
         measurements.append(asked.success(asking, prefix, on, part=NEW))
         if prefix == "new":
             measurements.append(
                 asked.divergence(asking, "new", [on], rows_at_once=sizes.rows_at_once, part=SAMPLED)
             )
     suites = {
-        name: reading.test(path, prior_format, f"prior/{name}")
+        name: reading.test(path, prior_format, f"{fields.prior}.{name}")
         for name, path in (prior or {}).items()
         if path
     }
@@ -107,23 +124,31 @@ class _Reading:
     sizes: Asked
 
     def train(self, path: str | Path, format: Format) -> OnHost:
-        examples = self._examples(path, format, "train")
+        field = self.sizes.fields.train
+        examples = self._examples(path, format, field, judged=self.sizes.judged)
         taught = [question for example in examples for question in self._taught(example)]
-        return self._on_host(taught, f"train={path}")
+        return self._on_host(taught, f"{field}={str(path)!r}")
 
-    def test(self, path: str | Path, format: Format, name: str) -> OnHost:
-        examples = self._examples(path, format, name)
+    def test(self, path: str | Path, format: Format, field: str) -> OnHost:
+        examples = self._examples(path, format, field)
         few = choose(examples, self.sizes.test_examples, self.sizes.seed)
-        return self._on_host([self._asked(example) for example in few], f"{name}={path}")
+        return self._on_host([self._asked(example) for example in few], f"{field}={str(path)!r}")
 
-    def _examples(self, path: str | Path, format: Format, field: str) -> list[Example]:
+    def _examples(
+        self, path: str | Path, format: Format, field: str, *, judged: bool = True
+    ) -> list[Example]:
         examples = read_examples(
             path, field=field, asked=format.asked, answer=format.answer, system=format.system
         )
-        if self.judge is final_answer.judge:
-            for sentence in check_truths(examples, final_answer.unreadable):
+        if judged and self.judge is final_answer.judge:
+            try:
+                sentences = check_truths(examples, final_answer.unreadable)
+            except ValueError as error:
+                advice = "give a judge of your own, or, to imitate only, `Asked(judged=False)`"
+                raise ValueError(f"{field}={str(path)!r}: {error}; {advice}") from error
+            for sentence in sentences:
                 if is_writer():
-                    print(f"{field}={path}: {sentence}")
+                    print(f"{field}={str(path)!r}: {sentence}; left out")
             examples = [x for x in examples if final_answer.unreadable(x.answer) is None]
         return examples
 

@@ -20,6 +20,7 @@ from tests.oracles.toy_study import QUIET, arm, lines_of, task
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
+
 @functools.cache
 def arms():
     """Methods that need nobody, a teacher, and a start: GRPO from half of SFT's run."""

@@ -20,8 +20,8 @@ PROGRAM = """
 import rlrazor as rr
 
 def mine(prompts, answers, truths):
-    return [rr.Verdict(min(len(a) / 9, 1.0), t.endswith(a[-1:]) and a != "")
-            for _, a, t in zip(prompts, answers, truths, strict=True)]
+    return [rr.Verdict(-abs(len(a) - len(t)) / 20, a == t)
+            for a, t in zip(answers, truths, strict=True)]
 
 base = rr.load("model", answer_tokens=6, compute_dtype="float32", mesh=None)
 world = rr.questions(base, train="train.jsonl", new="test.jsonl", shifts={"rule": "other.jsonl"},
@@ -57,7 +57,7 @@ def check_results(folder):
         assert (line["new/kl_base_policy_nats"] > 1e-6) == (line["step"] > 0)
         assert line["prior/kl_base_policy_nats"] >= -1e-6
     graded = {line["new/reward"] for line in lines}
-    assert any(0 < reward < 1 for reward in graded)
+    assert any(-1 < reward < 0 for reward in graded)  # truncated answers earn no praise, but blame
     assert "GRPO" in (folder / "report.html").read_text()
 
 
@@ -82,8 +82,11 @@ def test_it_runs_from_the_wheel_where_no_experiments_are(files, tmp_path):
         built.name[:13] + ".dist-info",
     }
     program = tmp_path / "program.py"
-    alone = "import importlib.util as u; assert u.find_spec('experiments') is None\n"
-    program.write_text(f"{alone}SMALL = {SMALL!r}\n{PROGRAM}".replace("runs/mine", "runs/wheel"))
+    # An editable install of this environment would find these beside the repository.
+    alone = "import sys; sys.modules |= dict.fromkeys(('experiments', 'configs', 'tests'))"
+    last = f"assert rr.__file__.startswith({str(installed)!r})"
+    moved = PROGRAM.replace("runs/mine", "runs/wheel")
+    program.write_text(f"{alone}\nSMALL = {SMALL!r}\n{moved}\n{last}\n")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment |= {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
     ended = subprocess.run(

@@ -51,7 +51,7 @@ def chat_vocabulary(chat: Chat, *, system: str = "", as_played: bool = False) ->
     return ChatWords(vocabulary, chat.end, chat.stop_ids)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # its methods are keys of what was encoded
 class _Words:
     chat: Chat
     end: int

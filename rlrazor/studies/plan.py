@@ -157,16 +157,17 @@ def plan_runs(
         raise ValueError(f"checkpoints={tuple(checkpoints)} must be shares of a run up to 1")
     runs: list[Run] = []
     for seed in seeds:
-        flops: dict[str, float] = {}  # that an arm's policy took, from the base on
+        needed: dict[str, Run] = {}  # of each arm so far
         for arm in in_order(by_name):
             of_one = cost(arm)
             count = iterations
             if reference is not None:
                 count = max(1, round(iterations * reference / of_one))
-            before = flops.get(arm.teacher or "", 0.0)
+            before = 0.0
+            if arm.teacher is not None:
+                before += _flops_of(needed[arm.teacher], 1.0)
             if arm.start is not None:
-                before += arm.start.share * flops[arm.start.arm]
-            flops[arm.name] = before + count * of_one
+                before += _flops_of(needed[arm.start.arm], arm.start.share)
             stops = {0, *np.maximum(1, np.round(shares * count)).astype(int).tolist()}
             told = identity_of({**record, **_learnt(arm, count, by_name)})
             runs += [
@@ -196,6 +197,7 @@ def plan_runs(
                 )
                 for rate in arm.learning_rates
             ]
+            needed[arm.name] = runs[-1]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -203,6 +205,7 @@ def plan_runs(
     return runs
 
 
+<<<<<<< HEAD
 def _learnt(arm: Arm, iterations: int, by_name: Mapping[str, Arm]) -> dict[str, Any]:
     """What a run of the arm learns by, beside the arm's name, its rate and its seed."""
     return {
@@ -217,3 +220,8 @@ def identity_of(record: Mapping[str, Any]) -> str:
     """Six characters that tell one description of what is learnt from another."""
     text = json.dumps(record, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
+=======
+def _flops_of(run: Run, share: float) -> float:
+    """That a run's policy took at the checkpoint nearest to a share of it, from the base on."""
+    return run.flops_teacher + run.stop_at(share) * run.flops_per_iteration
+>>>>>>> tests

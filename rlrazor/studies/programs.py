@@ -303,6 +303,6 @@ def minibatches(key: jax.Array, rows: Rows, count: int, epochs: int) -> Rows:
     orders = jax.vmap(lambda key: jax.random.permutation(key, prompts))(
         jax.random.split(key, epochs)
     )
-    order = orders[..., None] * rows.samples + jnp.arange(rows.samples)[None, None]
+    order = orders[..., None] * rows.samples + np.arange(rows.samples)[None, None]
     order = order.reshape(epochs * count, B // count)
     return jax.tree.map(lambda leaf: leaf[order], rows)

@@ -1,5 +1,6 @@
 """The rule-shift study from its config: arms, worlds, rates, mistakes, released models."""
 
+import dataclasses
 import functools
 import json
 
@@ -18,6 +19,7 @@ from experiments.rule_shift.world import make_world
 from rlrazor.analysis.building import read_studies
 from rlrazor.methods import methods
 from rlrazor.methods.method import Demonstrations, Pairs
+from rlrazor.studies.device import OnDevice, itself
 from rlrazor.studies.world import World
 from rlrazor.tasks.general_points.rewards import BINARY, PAPER
 from rlrazor.tasks.general_points.rule import FACES_AS_TEN, FACES_IN_ORDER
@@ -36,8 +38,7 @@ NAMES = [
 class Rows:
     """A world that plans without tables: rows of 100 tokens and 40 a turn."""
 
-    def refusal(self, setup):
-        return None
+    refusal = OnDevice(None, expert=itself).refusal
 
     def row_tokens(self, setup):
         return 100 + 40 * setup.turns
@@ -83,6 +84,7 @@ MISTAKES = [
     ("arms", ("sft", "grop"), r"unknown arm 'grop'; an arm is a method \(sft, .*\), or one with"),
     ("arms", ("distilled",), r"arm 'distilled' needs the arm 'grpo' too; add it"),
     ("arms", ("grpo_from_overfit",), r"arm 'grpo_from_overfit' needs the arm 'sft_fixed' too"),
+    ("arms", ("sdft_turns_3",), r"'sdft_turns_3': SDFT shows a demonstration of one answer"),
     ("arms", (), r"there is no arm"),
     ("seeds", (), r"seeds=\(\) must be one or more"),
     ("seeds", (1, 1), r"seeds=\(1, 1\) must be one or more, each once"),
@@ -99,11 +101,6 @@ MISTAKES = [
 def test_mistakes_are_named(field, value, message, planned):
     with pytest.raises(ValueError, match=message):
         planned(tiny_config(**{field: value}))
-
-
-def test_a_demonstration_of_one_answer_is_refused_for_several_turns():
-    with pytest.raises(ValueError, match=r"'sdft_turns_3': SDFT shows a demonstration of one"):
-        make_study(tiny_config(arms=("sdft_turns_3",)), spoken())
 
 
 def test_a_method_without_a_rate_is_named():
@@ -219,7 +216,11 @@ def released(folder):
     return load_spoken(tiny_config(model=str(folder)))
 
 
-def test_a_world_is_made_in_a_released_models_words(folder):
+def test_a_world_is_made_in_a_released_models_words(folder, monkeypatch):
+    for name in ("FACES_AS_TEN", "FACES_IN_ORDER"):  # a thirteenth of the prompts
+        rule = dataclasses.replace(getattr(study_tasks, name), cards=3)
+        monkeypatch.setattr(study_tasks, name, rule)
+    monkeypatch.setattr(study_tasks, "find_refusals", lambda rule: BINARY)  # are of four cards
     base = released(folder)
     chat = base.base.chat
     world = make_world(

@@ -179,7 +179,7 @@ def base(devices=1):
     return Base("toy", where, params)
 
 
-def arm(name, **changes):
+def arm(name, /, **changes):
     method = METHODS[name]
     plain = {
         "name": name, "method": method, "world": world(), "sizes": sizes_of(method),

@@ -93,7 +93,7 @@ def test_run_again_it_ends_with_the_same_bytes(finished, tmp_path):
         assert (folder / name).read_bytes() == (again / name).read_bytes(), name
 
 
-def test_four_devices_end_with_the_numbers_of_one(finished, tmp_path):
+def test_four_devices_end_with_the_numbers_of_one(tmp_path):
     """Adam's first steps are signs; at a small rate what rounding turns around stays small."""
     quiet = [arm(n, learning_rates=(1e-3,)) for n in ("sft", "grpo")]
     shared = [

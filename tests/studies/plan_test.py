@@ -100,6 +100,9 @@ def test_a_run_pays_for_its_teacher_and_its_start():
     assert runs["grpo_from_overfit"].flops_teacher == whole["sft_fixed"]
     assert runs["grpo_from_sft"].flops_teacher == pytest.approx(0.1 * whole["sft"])
     assert runs["grpo"].flops_teacher == 0
+    odd = [arm("odd", "grpo", start=Start("sft", 0.14)), "sft"]
+    runs = {run.arm: run for run in planned(*odd, iterations=40, checkpoints=(0.1, 1.0))}
+    assert runs["odd"].flops_teacher == 4 * runs["sft"].flops_per_iteration  # where it was saved
 
 
 def test_stops_are_shares_of_a_run_from_the_first_to_the_last():

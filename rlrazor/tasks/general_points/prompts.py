@@ -4,6 +4,7 @@ A template is a text with fields `$cards` (text tasks only), `$target`, `$face_r
 `$count`, as in string.Template; a dollar sign is written `$$`. Ours are in templates/.
 """
 
+import functools
 import itertools
 import string
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from rlrazor.tasks.general_points.feedback import as_turn
 from rlrazor.tasks.general_points.pieces import FIRST_NUMBER, PIECES
-from rlrazor.tasks.general_points.prompt_table import PromptTable, factor, stack
+from rlrazor.tasks.general_points.prompt_table import Factored, PromptTable, factor, stack
 from rlrazor.tasks.general_points.rule import FACES, RANKS, Rule
 
 FROZEN_TEXT = ("text_frozen",)
@@ -106,14 +107,18 @@ def prompt_table(
         raise ValueError("templates is empty; give one or more, such as load_template(...)")
     for template in templates:
         check_template(template, visual=visual)
-    wordings = []
-    for template in templates:
-        pattern = _filled(template, rule)
-        batches = _batches(0 if visual else rule.cards)
-        wordings.append(
-            factor(encode_batch([pattern.replace(_GAP, c) for c in batch]) for batch in batches)
-        )
-    return stack(wordings)
+    cards = 0 if visual else rule.cards
+    return stack([_factored(_filled(t, rule), cards, encode_batch) for t in templates])
+
+
+@functools.lru_cache(maxsize=16)  # a few MB each; a chat template takes half a minute to fill one
+def _factored(
+    pattern: str, cards: int, encode_batch: Callable[[list[str]], Sequence[Sequence[int]]]
+) -> Factored:
+    """A wording for every ordered hand; tasks that differ in their judge or rewards share it."""
+    return factor(
+        encode_batch([pattern.replace(_GAP, c) for c in batch]) for batch in _batches(cards)
+    )
 
 
 def closed_phrases(

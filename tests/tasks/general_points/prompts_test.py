@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 import re
@@ -221,3 +222,17 @@ def test_a_tokenizer_that_cannot_spell_a_prompt_is_an_error():
         encode = functools.partial(tk.encode_batch_exactly, tk.build_closed_tokenizer([], alphabet))
         with pytest.raises(ValueError, match=re.escape(f"cannot spell {missing!r}")):
             prompts.prompt_table(load(TEXTS[:1]), THREE_CARDS, encode, visual=False)
+
+
+def test_tasks_that_say_the_same_share_what_was_encoded():
+    """A judge, rewards and a budget are none of a prompt's business; its words and rule are."""
+    calls = []
+
+    def counting(texts):
+        calls.append(texts[0])
+        return [[len(text)] for text in texts]
+
+    two = dataclasses.replace(THREE_CARDS, needs_face_card=True)
+    for rule in (THREE_CARDS, two, dataclasses.replace(THREE_CARDS, target=23)):
+        prompts.prompt_table(load(TEXTS[:1]), rule, counting, visual=False)
+    assert len(calls) == 2

@@ -205,7 +205,6 @@ def plan_runs(
     return runs
 
 
-<<<<<<< HEAD
 def _learnt(arm: Arm, iterations: int, by_name: Mapping[str, Arm]) -> dict[str, Any]:
     """What a run of the arm learns by, beside the arm's name, its rate and its seed."""
     return {
@@ -220,8 +219,8 @@ def identity_of(record: Mapping[str, Any]) -> str:
     """Six characters that tell one description of what is learnt from another."""
     text = json.dumps(record, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
-=======
+
+
 def _flops_of(run: Run, share: float) -> float:
     """That a run's policy took at the checkpoint nearest to a share of it, from the base on."""
     return run.flops_teacher + run.stop_at(share) * run.flops_per_iteration
->>>>>>> tests

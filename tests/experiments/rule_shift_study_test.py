@@ -5,6 +5,7 @@ import functools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -226,19 +227,24 @@ def test_a_world_is_made_in_a_released_models_words(folder, monkeypatch):
     world = make_world(
         VARIANTS["turns_3"], base.speech, base.policy, tiny_config().measure, rules=2
     )
-    task = jax.tree.map(lambda leaf: leaf[0], world.train.tasks)
-    state = task.reset(jax.random.key(0))
-    said = task.opening(state)
-    text = chat.tokenizer.decode(said.tokens[: said.length].tolist())
-    assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
-    assert "24" in text
-    answer, length = task.demonstrate(jax.random.key(1), state)
-    answer = chat.tokenizer.decode(answer[:length].tolist())
+
+    @jax.jit
+    def say(tasks, key):
+        task = jax.tree.map(lambda leaf: leaf[0], tasks)
+        state = task.reset(key)
+        opening, answer = task.opening(state), task.demonstrate(key, state)
+        reply = task.reply(task.step(state, jnp.zeros(64, jnp.uint8))[0])
+        return (opening.tokens, opening.length), answer, (reply.tokens, reply.length)
+
+    opening, answer, reply = (
+        chat.tokenizer.decode(tokens[:length].tolist())
+        for tokens, length in jax.device_get(say(world.train.tasks, jax.random.key(0)))
+    )
+    assert opening.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert "24" in opening
     assert set(json.loads(answer)) == {"cards", "number", "formula"}
-    reply = task.reply(state)
-    words = chat.tokenizer.decode(reply.tokens[: reply.length].tolist())
-    assert words.startswith("\n<|im_start|>user\n")
-    assert words.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert reply.startswith("\n<|im_start|>user\n")
+    assert reply.endswith("<|im_end|>\n<|im_start|>assistant\n")
     assert base.speech.end in chat.stop_ids
     assert {m.prefix for m in world.measurements} == {"new", "shift/rule", "prior"}
 

@@ -31,10 +31,10 @@ PARTS = {
     "losses": 40,
     "sft-1.5B": 70,
     "decode-1.5B": 40,
-    "verdicts": 40,
-    "sweep": 40,
     "sft-3B": 100,
     "decode-3B": 60,
+    "verdicts": 40,
+    "sweep": 40,
     "sft-0.5B-8": 60,  # the same with eight rows at once
 }
 MINUTES = flags.DEFINE_float("minutes", 8, "Parts that would end later are skipped.", 0)

@@ -47,9 +47,7 @@ def chat_vocabulary(chat: Chat, *, system: str = "", as_played: bool = False) ->
     words = _Words(chat, chat.end, [_message("system", system)] if system else [], as_played)
     if not as_played:
         words.check_joins()
-    vocabulary = Vocabulary(
-        words.prompts, words.inside, words.decode, words.reply, words.around()
-    )
+    vocabulary = Vocabulary(words.prompts, words.inside, words.decode, words.reply, words.around())
     return ChatWords(vocabulary, chat.end, chat.stop_ids)
 
 

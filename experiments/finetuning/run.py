@@ -59,13 +59,16 @@ def run_finetuning(config: Any, workdir: str, job: Job) -> None:
 
 def watched(world: World, base: Pretrained) -> World:
     """The world, which says at once where the base comes to no answer: none is ever right there."""
+    said: set[str] = set()
 
     def watch(measurement: Measurement) -> Measurement:
         def of(params: Params, of_base: Params, kept: Any, key: jax.Array) -> Columns:
             columns = measurement.of(params, of_base, kept, key)
             if params is base.params and is_writer():
                 for place in endless(columns):
-                    print(remark(place), file=sys.stderr)
+                    if place not in said:  # by another seed
+                        print(remark(place), file=sys.stderr)
+                    said.add(place)
             return columns
 
         return dataclasses.replace(measurement, of=of)
@@ -83,8 +86,9 @@ def endless(columns: Mapping[str, float]) -> list[str]:
 
 def remark(place: str) -> str:
     return (
-        f"{place}: the base ended none of its answers within config.answer_tokens, so none is right "
-        "and none is rewarded; give it more, or look whether the chat template is the model's"
+        f"{place}: the base ended none of its answers within config.answer_tokens, so none is "
+        "right, nor would be rewarded; give it more, or look whether the chat template is the "
+        "model's own"
     )
 
 

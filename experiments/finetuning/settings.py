@@ -140,6 +140,7 @@ def judge_of(config: Any) -> Judge:
 
 def world_of(config: Any, base: Pretrained) -> World:
     sources = [method.source for method in chosen_methods(config)]
+    imitates = [isinstance(source, Demonstrations | Pairs) for source in sources]
     sizes = Asked(
         prompt_buckets=tuple(config.prompt_buckets),
         row_buckets=tuple(config.row_buckets),
@@ -149,7 +150,8 @@ def world_of(config: Any, base: Pretrained) -> World:
         seed=config.test_seed,
         pairs=any(isinstance(source, Pairs) for source in sources),
         demonstrated=any(getattr(source, "demonstrated", False) for source in sources),
-        judged=not all(isinstance(source, Demonstrations | Pairs) for source in sources),
+        imitated=any(imitates),
+        judged=not all(imitates),
         fields=FIELDS,
     )
     return questions(

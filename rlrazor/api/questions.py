@@ -49,6 +49,7 @@ class Asked:
     seed: int = 0
     pairs: bool = False  # whether wrong answers are encoded, for methods that learn from pairs
     demonstrated: bool = False  # whether prompts with a demonstration are, for SDFT
+    imitated: bool = True  # whether answers of the training file are encoded
     judged: bool = True  # whether answers to the training file are; not so where all is imitated
     fields: Fields = Fields()
 
@@ -164,6 +165,8 @@ class _Reading:
         thought before them, makes each answer an example of its own.
         """
         chat, tools = self.base.chat, _tools(example)
+        if not self.sizes.imitated:  # some templates can be prompted and not learnt from
+            return [self._with(example, None)]
 
         def whole() -> list[Question]:
             found = render(chat, example.messages, **tools)
@@ -181,11 +184,13 @@ class _Reading:
             return made
 
         try:
-            return self._named(example, whole)
+            return whole()
         except HistoryError:
             return self._named(example, apart)
+        except ValueError as error:
+            raise ValueError(f"{example.where}: {error}") from error
 
-    def _with(self, example: Example, conversation: Encoded) -> Question:
+    def _with(self, example: Example, conversation: Encoded | None) -> Question:
         """The question of an example with its conversation, its wrong answer, its demonstration."""
         question = self._asked(example)
         chat, tools = self.base.chat, _tools(example)
@@ -209,8 +214,6 @@ class _Reading:
         """What is made of an example; mistakes are named by its line."""
         try:
             return make()
-        except HistoryError:
-            raise
         except ValueError as error:
             raise ValueError(f"{example.where}: {error}") from error
 

@@ -97,9 +97,9 @@ def _template(tokenizer: Any, folder: Path, template: str | Path | None) -> str:
     if template is None:
         if not tokenizer.chat_template:
             raise ValueError(
-                f"{folder} has no chat template, as base models have none; give one as `template`: "
-                "a file or text in Jinja, or 'plain' for question, line break, answer and end of "
-                "text"
+                f"{folder} has no chat template, as base models have none; give one as `template` "
+                "(config.chat.template of a run): a file or text in Jinja, or 'plain' for "
+                "question, line break, answer and end of text"
             )
         return str(tokenizer.get_chat_template())
     if isinstance(template, str) and "{" in template:

@@ -14,6 +14,8 @@ import jinja2
 
 Messages = Sequence[Mapping[str, Any]]  # {"role": "user", "content": "..."}, ...
 HALF = re.compile("[\ud800-\udfff]")
+SAID = ("tool_calls", "reasoning_content", "thinking")  # beside the content of a message
+TOLD = ("tools", "documents")  # beside the messages
 PRIVATE = range(0x100000, 0x10FFFE)  # characters without a meaning, for a while in place of tokens
 
 
@@ -80,6 +82,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 def fill(chat: Chat, messages: Any, variables: Mapping[str, Any], **settings: Any) -> str:
     """The template's text for messages that `hide` gave."""
+    _check_read(chat, messages, variables)
     try:
         return chat.tokenizer.apply_chat_template(
             messages,
@@ -88,8 +91,21 @@ def fill(chat: Chat, messages: Any, variables: Mapping[str, Any], **settings: An
             **settings,
             **{**chat.variables, **variables},
         )
-    except jinja2.TemplateError as error:
+    except (jinja2.TemplateError, TypeError, KeyError) as error:
         raise ValueError(f"the chat template refuses these messages ({error})") from error
+
+
+def _check_read(chat: Chat, messages: Any, variables: Mapping[str, Any]) -> None:
+    """ValueError for what a model should see or say, and that the template never mentions."""
+    given = [("the conversation", name) for name in TOLD if variables.get(name)]
+    for n, message in enumerate(messages):
+        given += [(f"message {n}", name) for name in SAID if message.get(name)]
+    for what, name in given:
+        if name not in chat.template:
+            raise ValueError(
+                f"{what} has {name!r}, which the chat template does not read, so it would be lost; "
+                "write it into the content, remove it, or use a template that reads it"
+            )
 
 
 def encode(chat: Chat, text: str, hidden: Mapping[str, str]) -> list[int]:

@@ -74,9 +74,8 @@ class LanguageStudy:
     ):
         self.base, self.settings = base, settings or Settings()
         rates = learning_rates or {}
-        self.arms = {arm.name: arm for arm in (self._arm(arm, world, rates) for arm in arms)}
+        self.arms = check_arms([self._arm(arm, world, rates) for arm in arms])
         self.title = self.settings.study
-        check_arms([*self.arms.values()])
         for arm in self.arms.values():
             refusal = arm.world.train.refusal(self.setup(arm))
             if refusal:

@@ -7,8 +7,8 @@ import pytest
 
 from rlrazor.methods import methods
 from rlrazor.studies.flops import flops_per_iteration
-from rlrazor.studies.language import LanguageStudy, identity_of
-from rlrazor.studies.plan import Arm, Start, check_arms, in_order, plan_runs
+from rlrazor.studies.language import LanguageStudy
+from rlrazor.studies.plan import Arm, Start, check_arms, identity_of, in_order, plan_runs
 from rlrazor.studies.programs import Optimization, Setup, Sizes
 from rlrazor.studies.world import World
 from tests.oracles import toy_study
@@ -51,7 +51,7 @@ def planned(*arms, seeds=(0,), iterations=40, reference=None, checkpoints=(0.1, 
     arms = [arm(one) if isinstance(one, str) else one for one in arms]
     return plan_runs(
         arms, seeds, iterations=iterations, reference=reference, cost=cost,
-        checkpoints=checkpoints, base="b", **more,
+        checkpoints=checkpoints, base="b", record={}, **more,
     )  # fmt: skip
 
 
@@ -183,7 +183,8 @@ def test_methods_alone_need_a_rate_by_their_name():
     with pytest.raises(ValueError, match="learning_rates lacks 'grpo'; it has sft"):
         make({"sft": [0.1]})
     runs = make({"sft": [0.1], "grpo": [0.1, 0.2]}).runs
-    assert [run.name for run in runs] == ["sft-lr0.1-s0", "grpo-lr0.1-s0", "grpo-lr0.2-s0"]
+    names = [run.name.rpartition("-")[0] for run in runs]
+    assert names == ["sft-lr0.1-s0", "grpo-lr0.1-s0", "grpo-lr0.2-s0"]
     assert [run.hyperparameters["samples"] for run in runs] == [1, 8, 8]
 
 
@@ -192,10 +193,24 @@ def test_names_differ_when_anything_learnt_differs():
     names = {
         run.name
         for settings in ({"a": 1}, {"a": 2})
-        for run in study("sft", grpo, seeds=(0, 1), identity=identity_of(settings)).runs
+        for run in study("sft", grpo, seeds=(0, 1), record=settings).runs
     }
     assert len(names) == 2 * 2 * 3
     assert identity_of({"a": 1, "b": 2}) == identity_of({"b": 2, "a": 1})
+    of_grpo = [
+        study(toy_study.arm("grpo", **changes), **settings).runs[0].name
+        for changes, settings in (
+            ({}, {}),
+            ({"method": methods.grpo.tuned(clip_low=0.1)}, {}),
+            ({"method": methods.grpo.tuned(epochs=2)}, {}),
+            ({"sizes": Sizes(24, 3, 2)}, {}),
+            ({"turns": 2}, {}),
+            ({"fixed": 3}, {}),
+            ({}, {"optimization": Optimization(weight_decay=0.1)}),
+            ({}, {"steps": 3}),
+        )
+    ]
+    assert len(set(of_grpo)) == len(of_grpo)
     # Close rates too: three figures of a rate are written.
     close = toy_study.arm("sft", learning_rates=(0.001, 0.0010001))
     with pytest.raises(ValueError, match="remove the repeated learning rate"):

@@ -14,7 +14,7 @@ from experiments.parity.study import OPERATIONAL
 from experiments.parity.trajectory import plan_trajectories
 
 ROOT = Path(__file__).parents[1]
-PATHS = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "names")
+PATHS = sorted(p for p in (ROOT / "configs").glob("*.py") if "def get_config" in p.read_text())
 PARITY = ("razor_parity", "razor_digits")
 STUDIES = [path for path in PATHS if path.stem != "finetune"]  # which is about no result
 

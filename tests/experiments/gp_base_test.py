@@ -19,9 +19,9 @@ from experiments.general_points.base import (
     load_base,
     make_chunk,
     pretrain,
+    row_logprobs,
     save_base,
 )
-from experiments.general_points.language import answer_logprobs
 from experiments.general_points.mixture import (
     Counts,
     draw_rows,
@@ -47,7 +47,7 @@ def test_the_shipped_base_is_read_and_small():
     chex.assert_tree_all_finite(base.params)
     text = "add 17 25 ="
     tokens = jnp.array([vocabulary(base.tokenizer).encode_inside(text)])
-    logprobs = answer_logprobs(base.model, base.params, tokens)
+    logprobs = row_logprobs(base.model, base.params, tokens)
     assert logprobs.shape == tokens.shape
     assert (logprobs[0, 1:] < 0).all()
 
@@ -149,7 +149,7 @@ def test_a_base_of_the_prior_tasks_alone_learns_from_them_alone():
     assert "points_loss" not in metrics
     key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
     ((tokens, chosen),) = draw_rows(mixture, key, Counts(**config.rows), lambda keys: keys)
-    logprobs = answer_logprobs(model, state.params, tokens)
+    logprobs = row_logprobs(model, state.params, tokens)
     np.testing.assert_allclose(metrics["loss"], -logprobs[chosen].mean(), rtol=1e-5)
 
 

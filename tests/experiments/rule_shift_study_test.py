@@ -252,7 +252,7 @@ def test_a_world_is_made_in_a_released_models_words(folder, monkeypatch):
 @pytest.mark.slow
 def test_a_released_model_from_sft_to_grpo_of_several_turns(folder, tmp_path, cache):
     given = {
-        "model": folder, "arms": "('sft','grpo','grpo_turns_3','ppo_turns_3')", "seeds": "(0,1)",
+        "model": folder, "arms": "('sft','grpo','grpo_turns_3')", "seeds": "(0,1)",
         "iterations": "2", "rows": "24", "samples": "4", "minibatches": "2", "answer_tokens": "8",
         "rows_at_once": "8", "checkpoints": "(1.0,)", "mesh.data": "1", "tensorboard": "False",
         "measure.hands": "8", "measure.questions": "2", "measure.kl_prompts": "8",
@@ -270,11 +270,14 @@ def test_a_released_model_from_sft_to_grpo_of_several_turns(folder, tmp_path, ca
     assert ended.status == 0, ended.stderr
     lines = [json.loads(line) for line in (workdir / "results.jsonl").read_text().splitlines()]
     finals = {line["arm"]: line for line in lines if line["final"]}
-    assert set(finals) == {"sft", "grpo", "grpo_turns_3", "ppo_turns_3"}
+    assert set(finals) == {"sft", "grpo", "grpo_turns_3"}
     for line in finals.values():
         assert not line["diverged"]
-        assert line["new/kl_base_policy_nats"] > 0
+        assert line["new/kl_base_policy_nats"] >= -1e-6
         assert line["shift/rule/base_accuracy"] is not None
+    # A model of random weights earns nothing, and so learns from demonstrations alone.
+    assert finals["sft"]["new/kl_base_policy_nats"] > 0.1
+    assert finals["grpo_turns_3"]["train/groups_alike"] is not None
     assert finals["grpo"]["new/success_within_2"] is not None
     (study,) = read_studies(workdir, resamples=100).values()
     assert study.found

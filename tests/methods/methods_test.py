@@ -3,12 +3,11 @@
 import pytest
 
 from configs.sft_memorizes_gp_l import METHODS as STUDIED
-from rlrazor.analysis.style import KNOWN, NEAR, OUTSIDE, RL
+from rlrazor.lines import FAMILIES, ROLES
 from rlrazor.methods import methods
 from rlrazor.methods.method import Demonstrations, Episodes, Pairs
 
 ALL = methods.all_methods()
-FAMILIES = {"reward": RL, "outside": OUTSIDE, "near": NEAR}
 
 
 def test_every_studied_method_is_there_by_its_name():
@@ -25,9 +24,11 @@ def test_an_unknown_name_lists_the_known():
         methods.named("answers")  # a name of the module that is no method
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_labels_and_families_are_those_of_the_reports(name):
-    assert (ALL[name].label, FAMILIES[ALL[name].family]) == (KNOWN[name].name, KNOWN[name].family)
+def test_labels_tell_methods_apart_and_families_and_roles_are_the_reports():
+    assert len({method.label for method in ALL.values()}) == len(ALL)
+    for method in ALL.values():
+        assert method.family in FAMILIES
+        assert method.roles is None or set(method.roles.split()) <= set(ROLES)
 
 
 def test_families_say_whose_answers_are_learnt_from():

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 import pytest
 
-from rlrazor.runtime.tokenizer import END
 from experiments.general_points.mixture import (
     Counts,
     draw_rows,
@@ -19,6 +18,7 @@ from experiments.general_points.mixture import (
     small_vocabulary,
 )
 from rlrazor.runtime.mesh import compile_once, make_mesh, spread
+from rlrazor.runtime.tokenizer import END
 from rlrazor.tasks.general_points import prompts
 from rlrazor.tasks.general_points.feedback import SEEN_ONLY, STUDY_SENTENCES, as_turn
 from rlrazor.tasks.general_points.rule import FACES_AS_TEN, FACES_IN_ORDER, RANKS

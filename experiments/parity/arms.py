@@ -59,11 +59,11 @@ ARMS = {
     "sft2": Arm("SFT-2", "outside", "nll", "random_pair", roles="plain"),
     "oracle": Arm(
         "Oracle SFT, sampled", "near", "nll", "oracle",
-        reads_base=True, knobs={"oracle": "sampled"}, roles="oracle",
+        reads_base=True, knobs={"oracle": "sampled"}, roles="kl_minimal",
     ),
     "oracle_soft": Arm(
         "Oracle SFT, soft", "near", "oracle_soft",
-        reads_base=True, knobs={"oracle": "soft"}, roles="oracle_soft",
+        reads_base=True, knobs={"oracle": "soft"}, roles="kl_minimal_soft",
     ),
     "grpo": Arm("GRPO", "reward", "grpo", knobs=NO_STD, roles="plain two_sided unnormalised"),
     "grpo_std": Arm(

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ def tiny(files, mode="both", **changes):
     }  # fmt: skip
     for name, value in given.items():
         *place, last = name.split(".")
-        part = config
+        part: Any = config
         for field in place:
             part = part[field]
         with part.ignore_type():
@@ -191,7 +192,7 @@ def names(study):
 
 
 def test_runs_that_differ_in_what_is_learnt_have_different_names(files, base):
-    ways = [
+    ways: list[dict[str, Any]] = [
         {}, {"temperature": 0.5}, {"rows": 8}, {"prompts": 4}, {"lora.rank": 2}, {"steps": 3},
         {"warmup_steps": 2}, {"data.path": str(files / "harder.jsonl")}, {"data.system": "Think."},
         {"model": "another"}, {"methods.grpo.clip_high": 0.28}, {"template_variables.think": False},
@@ -204,7 +205,7 @@ def test_runs_that_differ_in_what_is_learnt_have_different_names(files, base):
 def test_how_a_run_is_carried_out_does_not_change_its_name(files, base):
     plain = names(studied(files, base))
     for changes in ({"mesh.data": 0}, {"tensorboard": True}, {"log_every": 7}, {"profile": 1}):
-        assert names(studied(files, base, **changes)) == plain
+        assert names(studied(files, base, "both", **changes)) == plain
 
 
 # Files and templates as people have them.
@@ -301,8 +302,7 @@ def test_truths_that_no_answer_can_match_are_said(files, base, tmp_path, capsys)
 def test_conversations_without_a_final_answer_can_be_imitated(files, base, tmp_path, capsys):
     path = write(tmp_path / "prose.jsonl", {"question": "a", "answer": PROSE})
     capsys.readouterr()
-    study = studied(files, base, "sft", **{"data.path": path})
-    assert len(study.arms["sft"].world.train.questions) == 1
+    assert len(taught(studied(files, base, "sft", **{"data.path": path}))) == 1
     assert capsys.readouterr().out == ""
     with pytest.raises(ValueError, match="no truth can be judged"):
         studied(files, base, "grpo", **{"data.path": path})
@@ -322,7 +322,8 @@ def spoken(base, tmp_path_factory):
 
 def taught(study):
     (arm,) = study.arms.values()
-    return arm.world.train.questions
+    train: Any = arm.world.train
+    return train.questions
 
 
 def test_a_template_that_forgets_thoughts_makes_each_answer_an_example(files, spoken, tmp_path):

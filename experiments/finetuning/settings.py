@@ -31,7 +31,9 @@ FIELDS = Fields("config.data.path", "config.data.test_path", "config.shift", "co
 POSITIVE = (
     "steps", "rows", "prompts", "samples", "minibatches", "answer_tokens", "rows_at_once",
     "vocabulary_chunk", "temperature", "log_every", "test_examples", "test_at_once",
+    "clip_by_global_norm",
 )  # fmt: skip
+NOT_NEGATIVE = ("warmup_steps", "weight_decay", "profile", "checkpoint_every_seconds")
 
 
 def check(config: Any) -> None:
@@ -39,6 +41,11 @@ def check(config: Any) -> None:
     for name in POSITIVE:
         if not config[name] > 0:
             raise ValueError(f"config.{name}={config[name]} must be above 0")
+    for name in NOT_NEGATIVE:
+        if not config[name] >= 0:
+            raise ValueError(f"config.{name}={config[name]} must not be negative")
+    if config.lora.rank and not config.lora.alpha > 0:
+        raise ValueError(f"config.lora.alpha={config.lora.alpha} must be above 0")
     for name in ("row_buckets", "prompt_buckets"):
         if not config[name] or min(config[name]) < 2:
             raise ValueError(f"config.{name}={config[name]} must be one or more lengths above 1")
@@ -49,6 +56,12 @@ def check(config: Any) -> None:
         )
     for method in (*config.arms, *config.methods, *config.learning_rates):
         methods.named(method)
+    for name, knobs in config.methods.to_dict().items():
+        if not isinstance(knobs, dict):
+            raise ValueError(
+                f"config.methods.{name}={knobs} is no knob; write config.methods.{name}.KNOB=..., "
+                f"one of {', '.join(methods.named(name).knobs) or 'none'}"
+            )
 
 
 def check_files(config: Any) -> None:

@@ -156,48 +156,48 @@ def plan_runs(
     if not (len(shares) and shares.min() > 0 and shares.max() == 1):
         raise ValueError(f"checkpoints={tuple(checkpoints)} must be shares of a run up to 1")
     runs: list[Run] = []
-    for seed in seeds:
-        needed: dict[str, Run] = {}  # of each arm so far
-        for arm in in_order(by_name):
-            of_one = cost(arm)
-            count = iterations
-            if reference is not None:
-                count = max(1, round(iterations * reference / of_one))
-            before = 0.0
-            if arm.teacher is not None:
-                before += _flops_of(needed[arm.teacher], 1.0)
-            if arm.start is not None:
-                before += _flops_of(needed[arm.start.arm], arm.start.share)
-            stops = {0, *np.maximum(1, np.round(shares * count)).astype(int).tolist()}
-            told = identity_of({**record, **_learnt(arm, count, by_name)})
-            runs += [
-                Run(
-                    name=f"{arm.name}-lr{rate:.3g}-s{seed}-{told}",
-                    arm=arm.name,
-                    method=arm.method.name,
-                    variant=arm.variant,
-                    family=arm.method.family,
-                    label=arm.label or arm.method.label,
-                    seed=seed,
-                    learning_rate=rate,
-                    iterations=count,
-                    stops=tuple(sorted(stops)),
-                    updates_per_iteration=arm.sizes.minibatches * arm.method.epochs,
-                    flops_per_iteration=of_one,
-                    flops_teacher=before,
-                    base=base,
-                    roles=arm.method.roles,
-                    hyperparameters={
-                        "learning_rate": rate,
-                        "turns": arm.turns,
-                        "iterations": count,
-                        **{f"knobs.{name}": value for name, value in arm.method.knobs.items()},
-                        **dataclasses.asdict(arm.sizes),
-                    },
-                )
-                for rate in arm.learning_rates
-            ]
-            needed[arm.name] = runs[-1]
+    needed: dict[str, Run] = {}  # one of each arm so far
+    for arm in in_order(by_name):  # the seeds of an arm share its compiled programs
+        of_one = cost(arm)
+        count = iterations
+        if reference is not None:
+            count = max(1, round(iterations * reference / of_one))
+        before = 0.0
+        if arm.teacher is not None:
+            before += _flops_of(needed[arm.teacher], 1.0)
+        if arm.start is not None:
+            before += _flops_of(needed[arm.start.arm], arm.start.share)
+        stops = {0, *np.maximum(1, np.round(shares * count)).astype(int).tolist()}
+        told = identity_of({**record, **_learnt(arm, count, by_name)})
+        runs += [
+            Run(
+                name=f"{arm.name}-lr{rate:.3g}-s{seed}-{told}",
+                arm=arm.name,
+                method=arm.method.name,
+                variant=arm.variant,
+                family=arm.method.family,
+                label=arm.label or arm.method.label,
+                seed=seed,
+                learning_rate=rate,
+                iterations=count,
+                stops=tuple(sorted(stops)),
+                updates_per_iteration=arm.sizes.minibatches * arm.method.epochs,
+                flops_per_iteration=of_one,
+                flops_teacher=before,
+                base=base,
+                roles=arm.method.roles,
+                hyperparameters={
+                    "learning_rate": rate,
+                    "turns": arm.turns,
+                    "iterations": count,
+                    **{f"knobs.{name}": value for name, value in arm.method.knobs.items()},
+                    **dataclasses.asdict(arm.sizes),
+                },
+            )
+            for seed in seeds
+            for rate in arm.learning_rates
+        ]
+        needed[arm.name] = runs[-1]
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

@@ -25,7 +25,10 @@ from tqdm import tqdm
 from experiments import cli
 from experiments.benchmarks.machine import cpu_model
 
-ROUNDS = flags.DEFINE_integer("rounds", 15, "Rounds of measurements.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer(
+    "rounds", 15, "Rounds of measurements.", lower_bound=1,
+    allow_override=True,  # a test may import another benchmark too
+)  # fmt: skip
 SECONDS = flags.DEFINE_float("seconds", 0.25, "Of a measurement, at least.", lower_bound=1e-3)
 DISTINCT = flags.DEFINE_integer("distinct", 2048, "Different answers.", lower_bound=2)
 ANSWERS = flags.DEFINE_integer(

@@ -32,7 +32,10 @@ from tqdm import tqdm
 from experiments import cli
 from experiments.benchmarks.machine import cpu_model, rounded
 
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds of measurements.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer(
+    "rounds", 5, "Rounds of measurements.", lower_bound=1,
+    allow_override=True,  # a test may import another benchmark too
+)  # fmt: skip
 PEER_PYTHON = flags.DEFINE_string("peer_python", sys.executable, "Interpreter of the peers.")
 QUICK = flags.DEFINE_bool("quick", False, "A tiny model and tiny sizes: does it run at all?")
 TPU = flags.DEFINE_bool("tpu", False, "Only compile, for a TPU v5e:2x4.")

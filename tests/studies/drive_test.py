@@ -84,7 +84,7 @@ class Walk:
 
     def measure(self, block, state, at):
         self._called("measure", block[0].name, at)
-        found = [{"new/accuracy": x, "new/count": 4} for x in np.asarray(state["x"])]
+        found = [{"new/score": x, "new/count": 4} for x in np.asarray(state["x"])]
         return [
             {**columns, **self._values.get((run.name, at), {})}
             for run, columns in zip(block, found, strict=True)
@@ -140,7 +140,7 @@ def test_train_columns_are_means_since_the_last_line(whole):
     by_step = {line["step"]: line for line in found if line["run"] == "bb"}
     np.testing.assert_allclose(by_step[4]["train/loss"], np.mean(walked[:2] ** 2), rtol=1e-5)
     np.testing.assert_allclose(by_step[6]["train/loss"], walked[2] ** 2, rtol=1e-5)
-    np.testing.assert_allclose(by_step[6]["new/accuracy"], walked[2], rtol=1e-5)
+    np.testing.assert_allclose(by_step[6]["new/score"], walked[2], rtol=1e-5)
 
 
 def test_nothing_is_done_twice_in_a_study_that_ended(whole, tmp_path):
@@ -255,8 +255,8 @@ def test_a_real_sigterm_is_heeded(tmp_path):
 
 def test_what_is_no_number_is_null_marks_the_run_and_is_said_once(tmp_path, capfd):
     values = {
-        ("bb", 2): {"new/accuracy": math.nan},
-        ("bb", 3): {"new/accuracy": math.inf},
+        ("bb", 2): {"new/score": math.nan},
+        ("bb", 3): {"new/score": math.inf},
         ("a", 3): {"weights/rank": math.nan},  # undefined, which is no divergence
         ("ccc", 4): {"shift/rule/accuracy": np.float32(-np.inf)},
     }
@@ -265,7 +265,7 @@ def test_what_is_no_number_is_null_marks_the_run_and_is_said_once(tmp_path, capf
     assert [place for place, line in by_place.items() if line["diverged"]] == [
         ("bb", 4), ("bb", 6), ("ccc", 8),
     ]  # fmt: skip
-    assert by_place["bb", 4]["new/accuracy"] is by_place["a", 6]["weights/rank"] is None
+    assert by_place["bb", 4]["new/score"] is by_place["a", 6]["weights/rank"] is None
     assert by_place["ccc", 8]["shift/rule/accuracy"] is None
     said = [line.split("\r")[-1] for line in capfd.readouterr().err.splitlines()]
     assert [line for line in said if "diverged" in line] == [
@@ -298,7 +298,7 @@ def test_tensorboard_has_the_lines_of_all_and_the_way_of_those_who_train_alone(w
     for name in ("a", "bb", "ccc"):
         drawn = read_scalars(board / name)
         mine = [line for line in read_lines(whole[0]) if line["run"] == name]
-        assert [step for tag, step, _ in drawn if tag == "new/accuracy"] == [
+        assert [step for tag, step, _ in drawn if tag == "new/score"] == [
             line["step"] for line in mine
         ]
     assert not (board / "a" / "steps").exists()

@@ -18,7 +18,7 @@ PASSES = {
     "simpo": 2 * 3, "dpo": 2 * (3 + 1), "self_sft": 1 + 3, "iterative_sft": 1 + 3,
     "grpo": 1 + 3, "grpo_std": 1 + 3, "rloo": 1 + 3, "reinforce": 1 + 3, "dapo": 1 + 3,
     "gspo": 1 + 3, "ppo": 1 + 1 + 2 * 3, "grpo_kl": 1 + 1 + 3,
-    "distilled": 1 + 3, "on_policy_distillation": 1 + 1 + 3, "sdft": 1 + 1 + 3,
+    "distilled": 1 + 3, "on_policy_distillation": 1 + 1 + 3, "sdft": 1 + 2 + 3,
 }  # fmt: skip
 
 

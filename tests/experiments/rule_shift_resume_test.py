@@ -55,7 +55,12 @@ def test_every_run_has_its_lines(finished):
         assert (line["step"] == 0) <= (abs(line["new/kl_base_policy_nats"]) < 1e-4)
     assert steps == {"grpo": [0, 3, 6], "distilled": [0, 3, 6]}
     final = next(line for line in lines if line["arm"] == "grpo" and line["final"])
-    for name in ("new/success_within_2", "shift/rule/pass_at_4", "new/base_pass_at_1", "train/reward"):
+    for name in (
+        "new/success_within_2",
+        "shift/rule/pass_at_4",
+        "new/base_pass_at_1",
+        "train/reward",
+    ):
         assert final[name] is not None
     (kept,) = (finished / "policies").iterdir()
     assert re.fullmatch(r"grpo-lr0.0003-s0-[0-9a-f]{6}-6.safetensors", kept.name)

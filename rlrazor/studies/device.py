@@ -20,6 +20,7 @@ from rlrazor.studies.programs import (
     by_keys,
     draw_key,
     learn,
+    player,
     state_shardings,
 )
 from rlrazor.studies.study import Run
@@ -103,9 +104,7 @@ class OnDevice:
                 return make(task, self.expert(task), states, keys, end=self.end)  # type: ignore
 
             return by_keys(shown, policy.mesh, task, keys), {}
-        trained = {"base": None, "teacher": given.teacher, "policy": state.train.params["policy"]}
-        player = trained[source.of]
-        params = given.base if player is None else policy.assemble(player, given.base)
+        params = player(setup, state, given)
         dealt = by_keys(deal, policy.mesh, task, keys)
         played = policy.play(
             params, task, dealt, answer_keys, policy.sampling,

@@ -18,7 +18,15 @@ from rlrazor.runtime.distributed import is_writer, to_host
 from rlrazor.runtime.mesh import compile_once, global_rows, on_mesh, rows_at
 from rlrazor.sampling.decode import Sampling
 from rlrazor.sampling.prompts import PromptTask
-from rlrazor.studies.programs import Given, RunState, Setup, draw_key, learn, state_shardings
+from rlrazor.studies.programs import (
+    Given,
+    RunState,
+    Setup,
+    draw_key,
+    learn,
+    player,
+    state_shardings,
+)
 from rlrazor.studies.study import Run
 from rlrazor.tasks.protocol import Verdict
 from rlrazor.types import Metrics, Params, Rows
@@ -162,11 +170,8 @@ def learned(setup: Setup, state: RunState, given: Given, rows: Rows) -> tuple[Ru
 
 def sample(setup: Setup, state: RunState, given: Given, prompts: Rows) -> Rows:
     """G answers to every prompt, by whomever the method learns from."""
-    policy, source = setup.policy, setup.method.source
-    trained = {"base": None, "teacher": given.teacher, "policy": state.train.params["policy"]}
-    player = trained[source.of]  # type: ignore[union-attr]
-    params = given.base if player is None else policy.assemble(player, given.base)
     drawing, _ = jax.random.split(draw_key(state, given))
+    params, policy = player(setup, state, given), setup.policy
     return answers(policy, params, prompts, drawing, policy.sampling, setup.sizes.samples)
 
 

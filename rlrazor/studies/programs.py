@@ -154,6 +154,16 @@ def draw_key(state: RunState, given: Given) -> jax.Array:
     return jax.random.fold_in(given.stream(DRAWS), state.train.step)
 
 
+def player(setup: Setup, state: RunState, given: Given) -> Params:
+    """All parameters of whoever the method's answers are sampled from."""
+    source = setup.method.source
+    if not isinstance(source, Episodes):
+        raise ValueError(f"{setup.method.name} learns from demonstrations, and samples nothing")
+    trained = {"base": None, "teacher": given.teacher, "policy": state.train.params["policy"]}
+    assembled = _assembled(setup.policy, trained[source.of], given.base)
+    return given.base if assembled is None else assembled
+
+
 def learn(
     setup: Setup, state: RunState, given: Given, rows: Rows, order_key: jax.Array
 ) -> tuple[RunState, Metrics]:

@@ -4,6 +4,8 @@ Command:  python experiments/gp_base.py --config=configs/gp_base.py --workdir=DI
 Modes:    `:full`   what is shipped in experiments/bases/gp_small; eleven minutes on two CPU cores
           `:prior`  the prior tasks alone: where RL would begin without SFT, on a task never seen
           `:quick`  the same code for a minute
+          `:frontier`  nine of them, from nine seeds: the bases of configs/gp_frontier.py
+          `:weak`, `:strong`  one that was trained for less, and one for longer
 Expected: greedy success between .05 and .20 under each rule of the study, the prior tasks above .85
 """
 
@@ -13,10 +15,11 @@ from ml_collections import ConfigDict
 
 
 def get_config(mode: str = "full") -> ConfigDict:
-    if mode not in ("full", "prior", "quick"):
-        raise ValueError(f"mode={mode!r} must be full, prior or quick")
+    if mode not in ("full", "prior", "quick", "frontier", "weak", "strong"):
+        raise ValueError(f"mode={mode!r} must be full, prior, quick, frontier, weak or strong")
     config: Any = ConfigDict()
     config.seed = 0
+    config.seeds = ()  # of several bases, in DIR/base-<seed>; side by side on an accelerator
     config.rules = 32  # of GeneralPoints, the two of the study among them
     # add, subtract, larger, sort, reverse, count, max, copy: those learnt late are asked more often
     config.prior_weights = (2.0, 2.0, 1.0, 1.0, 0.5, 3.0, 0.5, 0.5)
@@ -50,7 +53,12 @@ def get_config(mode: str = "full") -> ConfigDict:
     config.checkpoint_every_seconds = 120.0
     config.test_examples = 2048  # of each rule and prior task
     config.mesh = ConfigDict({"data": 0, "fsdp": 1, "tensor": 1})
-    if mode == "prior":
+    if mode == "frontier":
+        config.seeds = tuple(range(9))
+    elif mode in ("weak", "strong"):
+        config.seed = {"weak": 9, "strong": 10}[mode]
+        config.steps = {"weak": 1500, "strong": 2400}[mode]
+    elif mode == "prior":
         config.rows.update(points=0, terse=0, revised=0, shown=0)
     elif mode == "quick":
         config.rules = 4

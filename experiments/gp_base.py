@@ -4,6 +4,7 @@
 
 Interrupted at any moment, the same command resumes. DIR/base then holds weights, tokenizer and
 record: what the base was made of, and what it can do. experiments/bases/gp_small is shipped.
+`--config.seeds="(1, 2, 3)"` makes several, in DIR/base-1 and so on.
 """
 
 from pathlib import Path
@@ -24,11 +25,13 @@ def main(argv: Any) -> None:
 
     prepare_host()  # before anything computes
 
-    from experiments.general_points.base import FOLDER, Base, pretrain, save_base
+    from experiments.general_points.base import WEIGHTS, Base, pretrain, save_base, seeds_of
     from experiments.general_points.mixture import small_vocabulary
-    from experiments.rule_shift.scores import score
+    from experiments.rule_shift.scores import make_score
+    from rlrazor.models.pretrained import parameter_shapes
     from rlrazor.models.transformer import Transformer
     from rlrazor.models.transformer_config import TransformerConfig
+    from rlrazor.runtime.weights import load_weights
     from rlrazor.runtime.workdir import describe_run, open_workdir
 
     config = CONFIG.value
@@ -36,13 +39,18 @@ def main(argv: Any) -> None:
         tokenizer, words = small_vocabulary()
         shape = TransformerConfig(vocabulary=tokenizer.get_vocab_size(), **config.model)
         model = Transformer(shape)
-        params = pretrain(model, words, config, folder)
-        scores = score(model, params, tokenizer, hands=config.test_examples, seed=config.seed)
-        record = {**describe_run(config.to_dict()), "scores": scores}
-        save_base(folder / FOLDER, Base(model, params, tokenizer, record))
-    for name, value in scores.items():
-        print(f"{name:40} {value:.3f}")
-    print(f"\n{(folder / FOLDER).resolve()}")
+        score = make_score(model, tokenizer, hands=config.test_examples)
+        for seed, base in zip(
+            seeds_of(config), pretrain(model, words, config, folder), strict=True
+        ):
+            params = load_weights(base / WEIGHTS, parameter_shapes(shape))
+            scores = score(params, seed)
+            made = {**config.to_dict(), "seed": seed}
+            record = {**describe_run(made), "scores": scores}
+            save_base(base, Base(model, params, tokenizer, record))
+            for name, value in scores.items():
+                print(f"{name:40} {value:.3f}")
+            print(f"{base.resolve()}\n")
 
 
 if __name__ == "__main__":

@@ -9,14 +9,19 @@ measurements, `<place>/<what>`:
 | shift/<name> | the same task in a form that training never showed: "rule", "visual", any name |
 | prior, prior/<suite> | what the base could do before |
 | train | means over the training steps since the last line |
+| outcomes/<place> | a text: which questions of that place were answered rightly, `pack_outcomes` |
 
 `<place>/accuracy` and `<place>/base_accuracy` are fractions of one, the latter of the base on the
 same questions. `new/kl_base_policy_nats` is KL(base || policy), a mean over test inputs.
 """
 
+import base64
+import binascii
 import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
+
+import numpy as np
 
 SCHEMA = 2
 Family = Literal["reward", "outside", "near"]
@@ -42,7 +47,7 @@ ROLES: Mapping[str, str] = {
     "kl_minimal_soft": "imitates that distribution itself",
 }
 
-NEW, PRIOR = "new", "prior"
+NEW, PRIOR, OUTCOMES = "new", "prior", "outcomes"
 KL = "new/kl_base_policy_nats"
 # Column -> (kind, meaning).
 REQUIRED: Mapping[str, tuple[str, str]] = {
@@ -85,6 +90,29 @@ ALLOWED: Mapping[str, str] = {
 }
 
 
+def pack_outcomes(correct: np.ndarray) -> str:  # bool[n]
+    """Which questions were answered rightly, as a line has it: "<n>:<base64 of packed bits>"."""
+    correct = np.asarray(correct, bool)
+    return f"{len(correct)}:{base64.b64encode(np.packbits(correct).tobytes()).decode()}"
+
+
+def unpack_outcomes(text: str) -> np.ndarray:  # bool[n]
+    """What `pack_outcomes` packed; ValueError for another text."""
+    count, colon, packed = text.partition(":")
+    try:
+        if not colon or not count.isdecimal():
+            raise ValueError("no count of questions before a colon")
+        bits = np.unpackbits(np.frombuffer(base64.b64decode(packed, validate=True), np.uint8))
+        n = int(count)
+        if len(bits) != -(-n // 8) * 8:
+            raise ValueError(f"{len(bits)} bits of {n} questions")
+    except (ValueError, binascii.Error) as error:
+        raise ValueError(
+            f"outcomes must be '<count>:<base64 of packed bits>', got {text[:40]!r} ({error})"
+        ) from error
+    return bits[:n].astype(bool)
+
+
 def shift(name: str) -> str:
     """The place of a named shift: "rule" -> "shift/rule"."""
     return f"shift/{name}"
@@ -115,6 +143,10 @@ def check_field(name: str, value: object) -> None:
             f"unknown field {name!r}: the untrained form of a task is 'shift/<name>/<what>', as in "
             "'shift/rule/accuracy'"
         )
+    if name.startswith(f"{OUTCOMES}/"):
+        if not isinstance(value, str):
+            raise ValueError(f"{name!r} must be a text of `pack_outcomes`, got {value!r}")
+        unpack_outcomes(value)
     if kind and not _is_kind(value, kind):
         raise ValueError(f"{name!r} must be {ALLOWED[kind]} ({meaning}), got {value!r}")
     if not (value is None or isinstance(value, str | int | float)):

@@ -1,8 +1,17 @@
 import math
 
+import numpy as np
 import pytest
 
-from rlrazor.lines import FAMILIES, REQUIRED, ROLES, check_line
+from rlrazor.lines import (
+    FAMILIES,
+    REQUIRED,
+    ROLES,
+    check_field,
+    check_line,
+    pack_outcomes,
+    unpack_outcomes,
+)
 
 LINE = {
     "schema": 2,
@@ -79,3 +88,22 @@ def test_what_is_required_suffices_and_each_is():
 def test_an_error_names_field_value_and_what_is_allowed(change, message):
     with pytest.raises(ValueError, match=message):
         check_line(LINE | change)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 4097])
+def test_outcomes_come_back_from_their_text(n):
+    correct = np.random.default_rng(n).random(n) < 0.3
+    text = pack_outcomes(correct)
+    np.testing.assert_array_equal(unpack_outcomes(text), correct)
+    check_field("outcomes/new", text)
+
+
+@pytest.mark.parametrize("text", ["", "8", "x:AA==", "9:AA==", "8:AAA=", "8:A", "-8:AA==", "8:é"])
+def test_other_texts_are_no_outcomes(text):
+    with pytest.raises(ValueError, match=r"outcomes must be '<count>:<base64"):
+        check_field("outcomes/new", text)
+
+
+def test_outcomes_are_a_text():
+    with pytest.raises(ValueError, match=r"must be a text of `pack_outcomes`, got 3"):
+        check_field("outcomes/new", 3)

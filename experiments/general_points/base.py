@@ -1,6 +1,7 @@
 """The small base model: pre-training, scoring, the folder it is shipped in."""
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from rlrazor.runtime.mesh import compile_once, make_mesh, replicate, spread
 from rlrazor.runtime.tokenizer import load_tokenizer
 from rlrazor.runtime.weights import load_weights, save_weights
 from rlrazor.studies.drive import drive
+from rlrazor.studies.language import each, stacked
+from rlrazor.studies.programs import side_by_side
 from rlrazor.studies.study import Block, Columns, Run
 from rlrazor.training.optimizer import adamw, warmup_schedule
 from rlrazor.training.state import TrainState, init_state
@@ -103,59 +106,86 @@ def make_chunk(
 
 
 class Pretraining:
-    """A study of one run and no measurements, whose end is the base; an iteration is a chunk.
+    """A study of a run for each base and no measurements; an iteration is a chunk.
 
-    What it has learnt lies in folder/base.
+    What run of a seed has learnt lies in `weights_of(folder, config, seed)`. Several are trained
+    side by side in one program on an accelerator, and one after the other on a CPU.
     """
 
     title = "pretraining"
 
     def __init__(self, model: Transformer, vocabulary: Vocabulary, config: Any):
         self.config, self.folder, self.record = config, Path(), config.to_dict()
-        mesh = self.mesh = make_mesh(**config.mesh)
-        rules = many_rules(config.rules, config.seed)
-        self.mixture = replicate(make_mixture(vocabulary, rules, config.prior_weights), mesh)
-        chunk, initial = make_chunk(model, config, mesh)
+        self.mesh = make_mesh(**config.mesh)
+        self.seeds = seeds_of(config)
+        together = self.mesh.devices.flat[0].platform != "cpu"
+        self.side_by_side = len(self.seeds) if together else 1
+        self.mixture = functools.cache(
+            lambda seed: make_mixture(
+                vocabulary, many_rules(config.rules, seed), config.prior_weights
+            )
+        )
+        chunk, initial = (
+            side_by_side(fn, self.side_by_side) for fn in make_chunk(model, config, self.mesh)
+        )
         self.train, self.initial = compile_once(chunk, donate=(0,)), compile_once(initial)
 
     def plan(self) -> Sequence[Block]:
+        runs = [self._run(seed) for seed in self.seeds]
+        size = self.side_by_side
+        return [runs[start : start + size] for start in range(0, len(runs), size)]
+
+    def _run(self, seed: int) -> Run:
         config = self.config
         chunks = math.ceil(config.steps / config.chunk)
-        run = Run(
-            name=f"base-s{config.seed}",
+        return Run(
+            name=f"base-s{seed}",
             arm="base",
             method="pretraining",
             variant="main",
             family="outside",
             label="Pre-training",
-            seed=config.seed,
+            seed=seed,
             learning_rate=config.learning_rate,
             iterations=chunks,
             stops=(chunks,),
             updates_per_iteration=config.chunk,
             steps_per_iteration=config.chunk,
         )
-        return [[run]]
 
     def begin(self, block: Block) -> TrainState:
-        return replicate(self.initial(jax.random.key(self.config.seed)), self.mesh)
+        keys = stacked([jax.random.key(run.seed) for run in block])
+        return replicate(self.initial(keys), self.mesh)
 
     def advance(self, block: Block, state: TrainState, done: int) -> tuple[Any, int, Metrics]:
-        state, metrics = self.train(state, self.mixture)
+        mixture = stacked([self.mixture(run.seed) for run in block])
+        state, metrics = self.train(state, replicate(mixture, self.mesh))
         return state, done + 1, metrics
 
     def measure(self, block: Block, state: TrainState, at: int) -> Sequence[Columns]:
-        return [{}]
+        return [{} for _ in block]
 
     def keep(self, block: Block, state: TrainState, at: int) -> None:
-        (self.folder / FOLDER).mkdir(exist_ok=True)
-        save_weights(self.folder / FOLDER / WEIGHTS, jax.device_get(state.params))
+        for run, params in zip(block, each(state.params, len(block)), strict=True):
+            path = weights_of(self.folder, self.config, run.seed)
+            path.parent.mkdir(exist_ok=True)
+            save_weights(path, jax.device_get(params))
 
 
-def pretrain(model: Transformer, vocabulary: Vocabulary, config: Any, workdir: Path) -> Params:
+def seeds_of(config: Any) -> tuple[int, ...]:
+    """Seeds of the bases that a config asks for: those of `seeds`, or the one of `seed`."""
+    return tuple(config.seeds) or (config.seed,)
+
+
+def weights_of(workdir: Path, config: Any, seed: int) -> Path:
+    """Where the weights of a base lie: in folder `base`, or, of several, in `base-<seed>`."""
+    return workdir / (f"{FOLDER}-{seed}" if config.seeds else FOLDER) / WEIGHTS
+
+
+def pretrain(model: Transformer, vocabulary: Vocabulary, config: Any, workdir: Path) -> list[Path]:
     """Trains or resumes in an opened workdir; the same weights to the bit after any interruption.
 
-    The weights stand in its folder `base`, which `save_base` completes.
+    Returns the folders of the bases, which hold the weights alone: `save_base` completes them.
     """
     with alone() as job:
         drive(
@@ -165,7 +195,7 @@ def pretrain(model: Transformer, vocabulary: Vocabulary, config: Any, workdir: P
             checkpoint_every_seconds=config.checkpoint_every_seconds,
             opened=True,
         )
-    return load_weights(workdir / FOLDER / WEIGHTS, parameter_shapes(model.config))
+    return [weights_of(workdir, config, seed).parent for seed in seeds_of(config)]
 
 
 def save_base(folder: Path, base: Base) -> None:

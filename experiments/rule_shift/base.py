@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,37 +27,63 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @dataclasses.dataclass(frozen=True)
 class Spoken:
-    """A base and how it speaks."""
+    """A base, or each seed's own, and how they speak."""
 
-    base: Base
-    policy: LanguagePolicy  # the base's
+    base: Base | Mapping[int, Base]
+    policy: LanguagePolicy  # of every base
     speech: Speech
+
+    @property
+    def weights(self) -> int:
+        """Parameters of a base."""
+        one = self.base if isinstance(self.base, Base) else next(iter(self.base.values()))
+        return one.weights
 
 
 def load_spoken(config: Any) -> Spoken:
-    """The base of a rule-shift config: `config.model`, or else `config.base`."""
+    """The base of a rule-shift config: `config.model`, or each seed's own, or `config.base`."""
     mesh = make_mesh(**config.mesh)
     return _released(config, mesh) if config.model else _small(config, mesh)
 
 
 def _small(config: Any, mesh: Any) -> Spoken:
-    """A base of experiments/gp_base.py, whose words the tasks are written in."""
-    folder = Path(config.base)
-    base = load_base(folder if folder.is_dir() else ROOT / folder)
-    words = vocabulary(base.tokenizer)
+    """Bases of experiments/gp_base.py, whose words the tasks are written in."""
+    several = config.bases and dict(zip(config.seeds, config.bases, strict=True))
+    folders = several or dict.fromkeys(config.seeds[:1], config.base)
+    read = {seed: load_base(_folder(name)) for seed, name in folders.items()}
+    first = next(iter(read.values()))
+    words = vocabulary(first.tokenizer)
     policy = small_policy(
-        base.model.config,
-        base.tokenizer,
+        first.model.config,
+        first.tokenizer,
         mesh,
         answer_tokens=config.answer_tokens,
         temperature=config.temperature,
     )
+    bases = {}
+    for place, (seed, mine) in enumerate(read.items()):
+        if mine.tokenizer.get_vocab() != first.tokenizer.get_vocab():
+            raise ValueError(
+                f"base {folders[seed]} has another vocabulary than {config.bases[0]}; make them "
+                "anew by one version of experiments/gp_base.py"
+            )
+        about = {"seed": mine.record["config"]["seed"], "kind": config.base_kinds[place]}
+        bases[seed] = Base(
+            digest(mine.params),
+            policy,
+            replicate(mine.params, mesh),
+            about=about if several else {},
+        )
     formula = words.encode_inside(PIECES[FORMULA])
     return Spoken(
-        Base(name=digest(base.params), policy=policy, params=replicate(base.params, mesh)),
+        bases if several else next(iter(bases.values())),
         policy,
         Speech(words, END, formula[0] if len(formula) == 1 else None),
     )
+
+
+def _folder(name: str) -> Path:
+    return Path(name) if Path(name).is_dir() else ROOT / name
 
 
 def small_policy(

@@ -17,10 +17,10 @@ from rlrazor.studies.world import World
 from rlrazor.tasks.procedural.pieces import TASKS as SUITES
 
 # Config fields that say how a study runs and leave every number as it is.
-OPERATIONAL = ("checkpoint_every_seconds", "mesh", "tensorboard")
+OPERATIONAL = ("checkpoint_every_seconds", "mesh", "side_by_side", "tensorboard")
 COUNTS = (
-    "rows", "rows_at_once", "samples", "minibatches", "iterations", "fixed_hands", "diverse_rules",
-    "answer_tokens",
+    "rows", "rows_at_once", "side_by_side", "samples", "minibatches", "iterations", "fixed_hands",
+    "diverse_rules", "answer_tokens",
     "measure.hands", "measure.questions", "measure.kl_prompts", "measure.turn_hands",
     "measure.pass_hands", "measure.pass_samples", "measure.at_once", "measure.rows_at_once",
 )  # fmt: skip
@@ -54,21 +54,23 @@ def make_study(config: Any, spoken: Spoken) -> LanguageStudy:
             fixed=config.fixed_hands if setting.fixed else 0,
             start=start,
             teacher=named.teacher,
+            teacher_rate=(config.teacher_rate or None) if named.teacher else None,
         )
 
     arms = [arm(name) for name in config.arms]
     # Every arm gets the FLOPs of so many iterations of GRPO.
     grpo = Named(methods.grpo)
-    setup = Setup(spoken.base.policy, grpo.method, sizes_of(grpo, config), optimization)
+    setup = Setup(spoken.policy, grpo.method, sizes_of(grpo, config), optimization)
     main = world("paper", "grpo")
     reference = flops_per_iteration(
-        setup, weights=spoken.base.weights, tokens=main.train.row_tokens(setup)
+        setup, weights=spoken.weights, tokens=main.train.row_tokens(setup)
     )
     settings = Settings(
         study=config.study,
         optimization=optimization,
         checkpoints=tuple(config.checkpoints),
         reference_flops=reference,
+        side_by_side=config.side_by_side,
         record={name: config[name] for name in ("diverse_rules", "fixed_hands", "lora")},
     )
     return LanguageStudy(
@@ -126,6 +128,14 @@ def check_config(config: Any) -> None:
         raise ValueError(f"config.temperature={config.temperature} must be above 0")
     for name in config.methods:
         methods.named(name)
+    if config.bases and not len(config.bases) == len(config.base_kinds) == len(config.seeds):
+        raise ValueError(
+            f"config.bases has {len(config.bases)} folders and config.base_kinds "
+            f"{len(config.base_kinds)} words; they must be one for each of the "
+            f"{len(config.seeds)} config.seeds"
+        )
+    if config.bases and config.model:
+        raise ValueError("config.bases and config.model are two answers to one question; give one")
     sizes = config.measure
     if sizes.kl_prompts < len(SUITES):
         raise ValueError(

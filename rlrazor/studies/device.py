@@ -21,6 +21,7 @@ from rlrazor.studies.programs import (
     draw_key,
     learn,
     player,
+    side_by_side,
     state_shardings,
 )
 from rlrazor.studies.study import Run
@@ -53,6 +54,8 @@ class OnDevice:
         """Why the method cannot be had here; None where it can."""
         if self.expert is None and needs_expert(setup.method):
             return "learns from demonstrations, and the task has no expert to give them"
+        if setup.side_by_side > 1 and not setup.policy.replicated:
+            return "has a model that is cut over devices, and is trained by itself: side_by_side=1"
         if setup.turns > 1 and getattr(setup.method.source, "demonstrated", False):
             return "shows a demonstration of one answer, not of several turns"
         return None
@@ -124,7 +127,7 @@ class OnDevice:
         mesh = setup.policy.mesh
         tasks = replicate(self.tasks, mesh)
         iterate = compile_once(
-            self.iteration(setup),
+            side_by_side(self.iteration(setup), setup.side_by_side, shared=1),
             donate=(0,),
             out=(state_shardings(setup, whole), on_mesh(mesh)),
         )

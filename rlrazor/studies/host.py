@@ -68,6 +68,8 @@ class OnHost:
     def refusal(self, setup: Setup) -> str | None:
         """Why the method cannot be had here; None where it can."""
         source, first = setup.method.source, self.questions[0]
+        if setup.side_by_side > 1:
+            return "learns from questions of the host, and is trained by itself: side_by_side=1"
         if setup.turns > 1:
             return f"is asked for {setup.turns} turns, and a question of a file is answered once"
         if isinstance(source, Demonstrations | Pairs) and first.conversation is None:

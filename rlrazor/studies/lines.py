@@ -32,7 +32,12 @@ def _line(title: str, run: Run, at: int, measured: Columns, sums: Sums) -> dict[
         f"train/{name}": total / count if count else math.nan
         for name, (total, count) in sums.items()
     }
-    numbers = {name: np.asarray(value).item() for name, value in {**measured, **trained}.items()}
+    texts = {name: value for name, value in measured.items() if isinstance(value, str)}
+    numbers = {
+        name: np.asarray(value).item()
+        for name, value in {**measured, **trained}.items()
+        if name not in texts
+    }
     roles = {} if run.roles is None else {"roles": run.roles}
     line = {
         "schema": SCHEMA,
@@ -54,6 +59,7 @@ def _line(title: str, run: Run, at: int, measured: Columns, sums: Sums) -> dict[
         "flops_teacher": run.flops_teacher,
         "hyperparameters": dict(run.hyperparameters),
         **{name: v if math.isfinite(v) else None for name, v in numbers.items()},
+        **texts,
     }
     check_line(line)
     return line

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlrazor.evaluation.pass_at import pass_at
+from rlrazor.lines import OUTCOMES, pack_outcomes
 from rlrazor.methods.sources import rows_of
 from rlrazor.ops.entropy import entropy
 from rlrazor.ops.kl import kl
@@ -53,6 +54,17 @@ def _means(found: Mapping[str, np.ndarray], prefix: str) -> Columns:
     return {f"{prefix}/{name}": float(np.mean(x, dtype=np.float64)) for name, x in found.items()}
 
 
+def of_each(fn: Callable[[Any, jax.Array], Any], policy: Policy) -> Callable[[Any, jax.Array], Any]:
+    """fn(task, keys[n]) over tasks [S, ...] and keys [S, n], inside a compiled function.
+
+    Side by side on an accelerator, which wants wide work; on a CPU, and where a model is cut over
+    devices, one after the other.
+    """
+    if policy.replicated and policy.mesh.devices.flat[0].platform != "cpu":
+        return jax.vmap(fn)
+    return lambda tasks, keys: jax.lax.map(lambda one: fn(*one), (tasks, keys))
+
+
 def of_first_answers(rollout: Rollout, judges: Any) -> Mapping[str, jax.Array]:
     """Whether the first answer was right, and whether it was truncated."""
     return {"accuracy": rollout.verdict.correct[:, 0], "answer_truncated": rollout.truncated[:, 0]}
@@ -79,7 +91,11 @@ def success(
     def of(params: Params, base: Params, kept: Any, key: jax.Array) -> Columns:
         keys = jax.random.split(jax.random.fold_in(key, part), examples)
         found = in_batches(lambda some: ask(params, task, judges, some), keys, at_once)
-        return {**_means(found, prefix), f"{prefix}/count": examples}
+        return {
+            **_means(found, prefix),
+            f"{prefix}/count": examples,
+            f"{OUTCOMES}/{prefix}": pack_outcomes(found["accuracy"]),
+        }
 
     return Measurement(prefix, of, beside=("accuracy",))
 
@@ -94,23 +110,26 @@ def suites(
     prefix: str = "prior",
 ) -> Measurement:
     """Greedy accuracy on each of several tasks, and their mean: what is not to be forgotten."""
-    tasks = replicate(tasks, policy.mesh)
+    tasks, count = replicate(tasks, policy.mesh), len(names)
 
     @compile_once
-    def ask(params, tasks, place, keys):
-        task = jax.tree.map(lambda leaf: leaf[place], tasks)
-        return sampled(params, policy, task, keys, GREEDY, turns=1).verdict.correct[:, 0]
+    def ask(params, tasks, keys):  # key[n, S]
+        def right(task, keys):
+            return sampled(params, policy, task, keys, GREEDY, turns=1).verdict.correct[:, 0]
+
+        return of_each(right, policy)(tasks, keys.T).T
 
     def of(params: Params, base: Params, kept: Any, key: jax.Array) -> Columns:
-        found = {}
-        for place, name in enumerate(names):
-            of_suite = jax.random.fold_in(jax.random.fold_in(key, QUESTIONS), place)
-            keys = jax.random.split(of_suite, examples)
-            ask_one = functools.partial(ask, params, tasks, place)
-            found[name] = np.mean(in_batches(ask_one, keys, at_once), dtype=np.float64)
-        columns = {f"{prefix}/{name}/accuracy": float(x) for name, x in found.items()}
-        columns[f"{prefix}/accuracy"] = float(np.mean([*found.values()]))
-        return {**columns, f"{prefix}/count": len(names) * examples}
+        of_suite = [jax.random.fold_in(jax.random.fold_in(key, QUESTIONS), i) for i in range(count)]
+        keys = jnp.stack([jax.random.split(mine, examples) for mine in of_suite], axis=1)
+        some = functools.partial(ask, params, tasks)
+        right = in_batches(some, keys, max(1, at_once // count)).T
+        columns: dict[str, float | str] = {}
+        for name, mine in zip(names, right, strict=True):
+            columns[f"{prefix}/{name}/accuracy"] = float(np.mean(mine, dtype=np.float64))
+            columns[f"{OUTCOMES}/{prefix}/{name}"] = pack_outcomes(mine)
+        columns[f"{prefix}/accuracy"] = float(np.mean(right, dtype=np.float64))
+        return {**columns, f"{prefix}/count": count * examples}
 
     return Measurement(prefix, of, beside=("accuracy", *(f"{name}/accuracy" for name in names)))
 
@@ -224,27 +243,33 @@ def divergence(
     measure = distances(policy, rows_at_once=rows_at_once)
 
     @compile_once
-    def answer(params, tasks, place, keys):
-        task = jax.tree.map(lambda leaf: leaf[place], tasks)
-        return rows_of(sampled(params, policy, task, keys, AS_IT_IS, turns=1))
+    def answer(params, tasks, keys):  # key[n, S] -> leaves [n, S, ...]
+        def rows(task, keys):
+            return rows_of(sampled(params, policy, task, keys, AS_IT_IS, turns=1))
 
-    def answers(params: Params, key: jax.Array) -> list[Rows]:
-        found = []
-        for place in range(count):
-            mine = jax.random.fold_in(key, place) if count > 1 else key
-            keys = jax.random.split(mine, examples // count)
-            ask = functools.partial(answer, params, tasks, place)
-            found.append(in_batches(ask, keys, at_once))
-        return found
+        return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), of_each(rows, policy)(tasks, keys.T))
 
-    def compared(params: Params, base: Params, rows: Sequence[Rows]) -> dict[str, np.ndarray]:
-        found = [to_host(measure(params, base, global_rows(some, policy.mesh))) for some in rows]
+    def answers(params: Params, key: jax.Array) -> Rows:
+        of_task = [jax.random.fold_in(key, i) if count > 1 else key for i in range(count)]
+        each = [jax.random.split(mine, examples // count) for mine in of_task]
+        some = functools.partial(answer, params, tasks)
+        found = in_batches(some, jnp.stack(each, axis=1), max(1, at_once // count))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
+
+    def compared(params: Params, base: Params, rows: Rows) -> dict[str, np.ndarray]:
+        def some(start: int) -> Rows:
+            return jax.tree.map(lambda leaf: leaf[start : start + at_once], rows)
+
+        found = [
+            to_host(measure(params, base, global_rows(some(start), policy.mesh)))
+            for start in range(0, len(rows.count), at_once)
+        ]
         return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
-    def keep(base: Params, key: jax.Array) -> list[Rows]:
+    def keep(base: Params, key: jax.Array) -> Rows:
         return answers(base, jax.random.fold_in(key, part))
 
-    def of(params: Params, base: Params, kept: list[Rows], key: jax.Array) -> Columns:
+    def of(params: Params, base: Params, kept: Rows, key: jax.Array) -> Columns:
         columns = dict(nats(compared(params, base, kept), "kl_base_policy_nats", prefix))
         if own:
             mine = answers(params, jax.random.fold_in(key, OWN_SAMPLES))

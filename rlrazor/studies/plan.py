@@ -38,6 +38,7 @@ class Arm:
     fixed: int = 0  # a pool of so many examples; 0: fresh ones
     start: Start | None = None
     teacher: str | None = None  # the arm whose finished run is the method's teacher
+    teacher_rate: float | None = None  # which of its runs, where it has several learning rates
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -60,6 +61,7 @@ class Arm:
             "fixed": self.fixed,
             "start": self.start and dataclasses.asdict(self.start),
             "teacher": self.teacher,
+            **({} if self.teacher_rate is None else {"teacher_rate": self.teacher_rate}),
         }
 
 
@@ -82,11 +84,18 @@ def check_arms(arms: Sequence[Arm]) -> dict[str, Arm]:
         for needed in arm.needs:
             if needed not in by_name:
                 raise ValueError(f"arm {arm.name!r} needs the arm {needed!r} too; add it")
-            if len(by_name[needed].learning_rates) > 1:
+            rates = by_name[needed].learning_rates
+            if needed == arm.teacher and arm.teacher_rate is not None:
+                if arm.teacher_rate not in rates:
+                    raise ValueError(
+                        f"arm {arm.name!r}: teacher_rate={arm.teacher_rate} must be one of "
+                        f"{needed!r}'s learning rates, {', '.join(map(str, rates))}"
+                    )
+            elif len(rates) > 1:
                 raise ValueError(
                     f"arm {arm.name!r} needs the policy of {needed!r}, which has "
-                    f"{len(by_name[needed].learning_rates)} learning rates: which one is meant? "
-                    "Give that arm one rate, or add another arm with one"
+                    f"{len(rates)} learning rates: which one is meant? Give that arm one rate, "
+                    "or say which by teacher_rate"
                 )
         check_sizes(arm)
     return by_name
@@ -141,7 +150,7 @@ def plan_runs(
     reference: float | None,  # FLOPs; None: as many iterations for every arm
     cost: Callable[[Arm], float],  # FLOPs of an iteration
     checkpoints: Sequence[float],  # shares of a run after which it is measured
-    base: str,
+    bases: Mapping[int, tuple[str, Mapping[str, Any]]],  # of each seed: name, what sets it apart
     record: Mapping[str, Any],  # of all that is learnt beside the arms, for JSON
 ) -> list[Run]:
     """Every run, at the same FLOPs: cheaper iterations are more of them.
@@ -168,10 +177,11 @@ def plan_runs(
         if arm.start is not None:
             before += _flops_of(needed[arm.start.arm], arm.start.share)
         stops = {0, *np.maximum(1, np.round(shares * count)).astype(int).tolist()}
-        told = identity_of({**record, **_learnt(arm, count, by_name)})
+        learnt = {**record, **_learnt(arm, count, by_name)}
+        told = {seed: identity_of({**learnt, "base": bases[seed][0]}) for seed in seeds}
         runs += [
             Run(
-                name=f"{arm.name}-lr{rate:.3g}-s{seed}-{told}",
+                name=f"{arm.name}-lr{rate:.3g}-s{seed}-{told[seed]}",
                 arm=arm.name,
                 method=arm.method.name,
                 variant=arm.variant,
@@ -184,12 +194,13 @@ def plan_runs(
                 updates_per_iteration=arm.sizes.minibatches * arm.method.epochs,
                 flops_per_iteration=of_one,
                 flops_teacher=before,
-                base=base,
+                base=bases[seed][0],
                 roles=arm.method.roles,
                 hyperparameters={
                     "learning_rate": rate,
                     "turns": arm.turns,
                     "iterations": count,
+                    **{f"base_{name}": value for name, value in bases[seed][1].items()},
                     **{f"knobs.{name}": value for name, value in arm.method.knobs.items()},
                     **dataclasses.asdict(arm.sizes),
                 },

@@ -120,6 +120,7 @@ class Setup:
     optimization: Optimization
     turns: int = 1  # answers of an episode, at most
     fixed: int = 0  # a pool of so many examples instead of fresh ones; 0: fresh
+    side_by_side: int = 1  # runs of one program, each with a state and a `Given` of its own
 
     @property
     def updates(self) -> int:
@@ -147,6 +148,21 @@ def state_shardings(setup: Setup, state: Any) -> Any:
         return on_mesh(setup.policy.mesh)
     rules = (Rule("critic/.*", ()), *setup.policy.rules)
     return shardings_of(state, rules, setup.policy.mesh)
+
+
+def side_by_side(fn: Callable[..., Any], runs: int, *, shared: int = 0) -> Callable[..., Any]:
+    """A function of one run as that of many, leaves [R, ...], in one program; 1: as it is.
+
+    The last `shared` arguments are those of every run.
+    """
+    if runs == 1:
+        return fn
+
+    def of_all(*arguments: Any) -> Any:
+        own = len(arguments) - shared
+        return jax.vmap(fn, in_axes=(0,) * own + (None,) * shared)(*arguments)
+
+    return of_all
 
 
 def draw_key(state: RunState, given: Given) -> jax.Array:

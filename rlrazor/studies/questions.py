@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rlrazor.lines import OUTCOMES, pack_outcomes
 from rlrazor.policies.policy import Policy
 from rlrazor.runtime.distributed import to_host
 from rlrazor.runtime.mesh import compile_once, global_rows
@@ -71,7 +72,7 @@ def success(asking: Asking, prefix: str, on: OnHost, *, part: int) -> Measuremen
     return Measurement(prefix, of, beside=("accuracy", "reward"))
 
 
-def _of_judged(found: Mapping[str, np.ndarray], prefix: str) -> dict[str, float]:
+def _of_judged(found: Mapping[str, np.ndarray], prefix: str) -> dict[str, float | str]:
     columns = {
         "accuracy": float(np.mean(found["correct"], dtype=np.float64)),
         "reward": float(np.mean(found["reward"], dtype=np.float64)),
@@ -79,7 +80,10 @@ def _of_judged(found: Mapping[str, np.ndarray], prefix: str) -> dict[str, float]
         "count": len(found["correct"]),
         **{f"answer_{name}": share for name, share in named_failures(found).items()},
     }
-    return {f"{prefix}/{name}": value for name, value in columns.items()}
+    return {
+        **{f"{prefix}/{name}": value for name, value in columns.items()},
+        f"{OUTCOMES}/{prefix}": pack_outcomes(found["correct"]),
+    }
 
 
 def prior(asking: Asking, suites: Mapping[str, OnHost], *, part: int) -> Measurement:
@@ -87,7 +91,7 @@ def prior(asking: Asking, suites: Mapping[str, OnHost], *, part: int) -> Measure
     each = [success(asking, f"prior/{name}", on, part=part) for name, on in suites.items()]
 
     def of(params: Params, base: Params, kept: Any, key: jax.Array) -> Columns:
-        columns: dict[str, float] = {}
+        columns: dict[str, float | str] = {}
         for measurement in each:
             columns |= measurement.of(params, base, kept, key)
         accuracies = [columns[f"prior/{name}/accuracy"] for name in suites]

@@ -11,7 +11,8 @@ from jax.typing import ArrayLike
 from rlrazor.lines import Family
 
 Numbers = Mapping[str, ArrayLike]  # of an iteration, by name; `Metrics` are such
-Columns = Mapping[str, float]  # measured numbers by the name that results.jsonl has for them
+# What was measured, by the name that results.jsonl has for it: numbers, and packed outcomes.
+Columns = Mapping[str, float | str]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,11 +29,15 @@ from experiments.general_points.mixture import (
     many_rules,
     small_vocabulary,
 )
+from rlrazor.models.pretrained import parameter_shapes
 from rlrazor.models.transformer import Transformer
 from rlrazor.models.transformer_config import TransformerConfig
 from rlrazor.runtime.mesh import compile_once, make_mesh
 from rlrazor.runtime.tokenizer import vocabulary
+from rlrazor.runtime.weights import load_weights
 from rlrazor.studies import drive
+from rlrazor.studies.language import each, stacked
+from rlrazor.studies.programs import side_by_side
 from rlrazor.tasks.procedural.pieces import TASKS
 from tests.oracles.scripts import ROOT
 
@@ -158,7 +162,9 @@ def test_a_base_of_the_prior_tasks_alone_learns_from_them_alone():
 def test_pretraining_resumes_to_the_bit(tmp_path, monkeypatch):
     config, (tokenizer, words) = tiny(), small_vocabulary()
     model = Transformer(TransformerConfig(vocabulary=tokenizer.get_vocab_size(), **config.model))
-    whole = pretrain(model, words, config, tmp_path / "whole")
+    shapes = parameter_shapes(model.config)
+    (folder,) = pretrain(model, words, config, tmp_path / "whole")
+    whole = load_weights(folder / WEIGHTS, shapes)
     save, calls = drive.Checkpoints.save, []
 
     def interrupted(self, position, *arguments):
@@ -171,7 +177,8 @@ def test_pretraining_resumes_to_the_bit(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pretrain(model, words, config, tmp_path / "cut")
     assert calls == [1, 2]  # chunks of two steps
-    resumed = pretrain(model, words, config, tmp_path / "cut")
+    (folder,) = pretrain(model, words, config, tmp_path / "cut")
+    resumed = load_weights(folder / WEIGHTS, shapes)
     assert calls == [1, 2, 2, 3]
     lines = [(tmp_path / name / "results.jsonl").read_text() for name in ("whole", "cut")]
     assert lines[0] == lines[1]
@@ -184,3 +191,26 @@ def test_pretraining_resumes_to_the_bit(tmp_path, monkeypatch):
     assert min(jax.tree.leaves(moved)) > 0
     save_base(tmp_path / "base", Base(model, whole, tokenizer, {"config": {"seed": 0}}))
     chex.assert_trees_all_equal(load_base(tmp_path / "base").params, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_compiles")
+def test_bases_side_by_side_are_those_made_one_by_one(tmp_path):
+    config, (tokenizer, words) = tiny(), small_vocabulary()
+    config.steps, config.seeds = 2, (3, 4)
+    model = Transformer(TransformerConfig(vocabulary=tokenizer.get_vocab_size(), **config.model))
+    folders = pretrain(model, words, config, tmp_path)
+    assert [folder.name for folder in folders] == ["base-3", "base-4"]
+    chunk, initial = make_chunk(model, config, make_mesh(data=1))
+    mixtures = [
+        make_mixture(words, many_rules(config.rules, seed), config.prior_weights)
+        for seed in config.seeds
+    ]
+    states = side_by_side(initial, 2)(stacked([jax.random.key(seed) for seed in config.seeds]))
+    states, _ = compile_once(side_by_side(chunk, 2))(states, stacked(mixtures))
+    for folder, params in zip(folders, each(states.params, 2), strict=True):
+        alone = load_weights(folder / WEIGHTS, parameter_shapes(model.config))
+        chex.assert_trees_all_close(params, alone, atol=1e-4)
+    first, second = each(states.params, 2)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), first, second)
+    assert max(jax.tree.leaves(moved)) > 0.01

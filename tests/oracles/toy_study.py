@@ -172,11 +172,13 @@ def world(devices=1, **sizes):
 
 
 @functools.cache
-def base(devices=1):
+def base(devices=1, seed=0):
     where = policy(devices)
-    params = jax.device_put(toy_policy.make(0), jax.sharding.NamedSharding(
+    params = jax.device_put(toy_policy.make(seed), jax.sharding.NamedSharding(
         where.mesh, jax.sharding.PartitionSpec()))  # fmt: skip
-    return Base("toy", where, params)
+    return (
+        Base("toy", where, params) if seed == 0 else Base(f"toy{seed}", where, params, {"n": seed})
+    )
 
 
 def arm(name, /, **changes):
@@ -188,10 +190,11 @@ def arm(name, /, **changes):
     return Arm(**{**plain, **changes})
 
 
-def study(*arms, devices=1, seeds=(0,), steps=2, **settings):
+def study(*arms, devices=1, seeds=(0,), steps=2, bases=None, **settings):
     how = Settings(**{"study": "toy", "checkpoints": (0.5, 1.0), **settings})
     arms = [arm(each) if isinstance(each, str) else each for each in arms]
-    return LanguageStudy(base(devices), world(), arms, seeds=seeds, steps=steps, settings=how)
+    start = bases or base(devices)
+    return LanguageStudy(start, world(), arms, seeds=seeds, steps=steps, settings=how)
 
 
 def lines_of(folder):

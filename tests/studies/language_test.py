@@ -82,7 +82,7 @@ def test_only_what_others_need_is_kept(finished):
     path = study.path(run, run.iterations)
     loaded = load_weights(path, toy_policy.make(0))
     study.loaded.cache_clear()
-    teacher = study.given(next(r for r in study.runs if r.arm == "distilled")).teacher
+    teacher = study.given([next(r for r in study.runs if r.arm == "distilled")]).teacher
     jax.tree.map(np.testing.assert_array_equal, loaded, jax.device_get(teacher))
 
 
@@ -136,9 +136,9 @@ def test_some_measurements_are_of_some_arms_and_of_the_end():
 def test_a_study_holds_the_programs_of_one_arm():
     """On a CPU some 40 arms' take all memory maps that Linux gives a process, and XLA crashes."""
     study = toy_study.study("sft", "grpo")
-    first = weakref.ref(study.programs("sft")[0])
-    assert first() is study.programs("sft")[0]
-    study.programs("grpo")
+    first = weakref.ref(study.programs("sft", 1)[0])
+    assert first() is study.programs("sft", 1)[0]
+    study.programs("grpo", 1)
     gc.collect()
     assert first() is None
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rlrazor.evaluation.pass_at import pass_at
+from rlrazor.lines import unpack_outcomes
 from rlrazor.methods.sources import rows_of
 from rlrazor.runtime.mesh import compile_once
 from rlrazor.sampling.decode import Sampling
@@ -140,7 +141,22 @@ def test_no_number_depends_on_how_many_at_once_or_on_devices(how):
     found = measured(**how)
     assert found.keys() == measured().keys()
     for name, value in measured().items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+        if isinstance(value, str):
+            assert found[name] == value, name
+        else:
+            np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_which_questions_were_right_is_kept():
+    found = measured()
+    for prefix in ("new", "shift/sum", "prior/one", "prior/two"):
+        right = unpack_outcomes(found[f"outcomes/{prefix}"])
+        assert len(right) == N
+        assert np.mean(right) == found[f"{prefix}/accuracy"]
+    states = deal(task(), keys_of(measure.EXAMPLES))
+    for n, right in enumerate(unpack_outcomes(found["outcomes/new"])):
+        state = jax.tree.map(lambda leaf, n=n: leaf[n], states)
+        assert right == (worth(state.digits, greedy(OTHER, state), 0) == 3)
 
 
 @functools.cache

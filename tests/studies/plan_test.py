@@ -51,7 +51,7 @@ def planned(*arms, seeds=(0,), iterations=40, reference=None, checkpoints=(0.1, 
     arms = [arm(one) if isinstance(one, str) else one for one in arms]
     return plan_runs(
         arms, seeds, iterations=iterations, reference=reference, cost=cost,
-        checkpoints=checkpoints, base="b", record={}, **more,
+        checkpoints=checkpoints, bases={seed: ("b", {}) for seed in seeds}, record={}, **more,
     )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def get_config(mode: str = "full") -> ConfigDict:
     config.tensorboard = True
 
     if mode in ("cpu", "select", "quick"):
-        config.rows_at_once = 16
+        config.rows_at_once = 8
     if mode in ("cpu", "select"):
         config.seeds = (0, 1, 2)
         config.iterations = 40

@@ -48,6 +48,7 @@ SMALL = TransformerConfig(  # 4.07 million parameters
     head_dim=64,
     mlp_width=1024,
     tied_head=True,
+    scan_layers=False,  # as the studies' small base
 )
 TINY = dataclasses.replace(SMALL, width=32, layers=2, head_dim=8, mlp_width=64)  # for tests
 

@@ -67,13 +67,11 @@ def _small(config: Any, mesh: Any) -> Spoken:
                 f"base {folders[seed]} has another vocabulary than {config.bases[0]}; make them "
                 "anew by one version of experiments/gp_base.py"
             )
-        about = {"seed": mine.record["config"]["seed"], "kind": config.base_kinds[place]}
-        bases[seed] = Base(
-            digest(mine.params),
-            policy,
-            replicate(mine.params, mesh),
-            about=about if several else {},
-        )
+        about: dict[str, Any] = {}
+        if several:
+            about = {"seed": mine.record["config"]["seed"], "kind": config.base_kinds[place]}
+        params = replicate(mine.params, mesh)
+        bases[seed] = Base(digest(mine.params), policy, params, about=about)
     formula = words.encode_inside(PIECES[FORMULA])
     return Spoken(
         bases if several else next(iter(bases.values())),
@@ -90,6 +88,8 @@ def small_policy(
     shape: TransformerConfig, tokenizer: Any, mesh: Any, *, answer_tokens: int, temperature: float
 ) -> LanguagePolicy:
     """A policy of a closed vocabulary, whose logits of whole rows fit in memory."""
+    # Layers in a row have a cache each: in a loop, that of all is copied at every token.
+    shape = dataclasses.replace(shape, scan_layers=False)
     table, lengths = token_bytes(tokenizer, size=shape.vocabulary)
     answers = AnswerFormat(
         stops=make_stops([[END]]),

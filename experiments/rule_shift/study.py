@@ -93,13 +93,16 @@ def tuned(method: Method, spoken: Spoken, config: Any) -> Method:
 
 
 def sizes_of(named: Named, config: Any) -> Sizes:
-    """As many rows for every method; fewer episodes where they are longer."""
+    """As many rows for every method; fewer episodes where they are longer.
+
+    A group is read whole, so that its prompt is read once.
+    """
     rows, samples = config.rows, 1
     if not isinstance(named.method.source, Demonstrations | Pairs):
         samples = config.samples
     group = samples * config.minibatches
     rows = max(rows // named.setting.turns // group, 1) * group
-    return Sizes(rows, samples, config.minibatches, config.rows_at_once)
+    return Sizes(rows, samples, config.minibatches, max(config.rows_at_once, samples))
 
 
 def rates_of(named: Named, config: Any) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 Command:  python experiments/gp_rule_shift.py --config=configs/gp_frontier.py --workdir=DIR
 Bases:    python experiments/gp_base.py --config=configs/gp_base.py:frontier --workdir=runs/bases
-          and `:weak`, `:strong` with --workdir=runs/bases_weak, runs/bases_strong
+          and gp_base.py:weak, gp_base.py:strong with --workdir=runs/bases_weak, runs/bases_strong
 Modes:    `:full`   nine methods, 5 rates, 11 bases; minutes on a GPU, which trains an arm at once
           `:cpu`    SFT, SFT + KL, GRPO and REINFORCE from nine bases; a night on two CPU cores
           `:quick`  two methods, three rates, the shipped base alone; minutes

@@ -176,9 +176,7 @@ def base(devices=1, seed=0):
     where = policy(devices)
     params = jax.device_put(toy_policy.make(seed), jax.sharding.NamedSharding(
         where.mesh, jax.sharding.PartitionSpec()))  # fmt: skip
-    return (
-        Base("toy", where, params) if seed == 0 else Base(f"toy{seed}", where, params, {"n": seed})
-    )
+    return Base(f"toy{seed or ''}", where, params, about={"n": seed} if seed else {})
 
 
 def arm(name, /, **changes):

@@ -181,8 +181,9 @@ def test_measuring_takes_memory_for_rows_at_once_and_not_for_every_test():
 def test_a_policy_is_measured_where_it_lies(lora):
     """A copy of it for the time of measuring would be one model more than is planned."""
     policy, params = make_policy(lora=lora), jax.tree.map(jnp.asarray, params_of())
-    study = types.SimpleNamespace(base=Base("tiny", policy, params))
+    base = Base("tiny", policy, params)
+    study = types.SimpleNamespace(base=base, bases={0: base})
     trained = policy.initial(params, jax.random.key(0))
-    found = LanguageStudy.policy(study, trained)  # type: ignore[arg-type]
+    found = LanguageStudy.policy(study, trained, 0)  # type: ignore[arg-type]
     leaves = {id(leaf) for leaf in jax.tree.leaves(found)}
     assert {id(leaf) for leaf in jax.tree.leaves(params)} <= leaves

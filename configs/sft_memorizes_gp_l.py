@@ -46,8 +46,8 @@ def get_config(mode: str = "full") -> ConfigDict:
     config.study = "sft_memorizes_gp_l"  # what papers' numbers are compared with
     config.base = "experiments/bases/gp_small"  # or the folder of another base of gp_base.py
     # Instead of it, a base for every seed: folders, and a word for each that its lines have.
-    config.bases: tuple[str, ...] = ()
-    config.base_kinds: tuple[str, ...] = ()
+    config.bases = ()
+    config.base_kinds = ()
     config.model = ""  # instead of it, a released model: its folder, or an id of the hub
     config.lora = ConfigDict({"rank": 0, "alpha": 32.0, "targets": ("layers/.*",)})  # of that
     config.compute_dtype = "float32"

@@ -42,14 +42,24 @@ class Spoken:
 
 def load_spoken(config: Any) -> Spoken:
     """The base of a rule-shift config: `config.model`, or each seed's own, or `config.base`."""
+    if config.bases and not len(config.bases) == len(config.base_kinds) == len(config.seeds):
+        raise ValueError(
+            f"config.bases has {len(config.bases)} folders and config.base_kinds "
+            f"{len(config.base_kinds)} words; they must be one for each of the "
+            f"{len(config.seeds)} config.seeds"
+        )
+    if config.bases and config.model:
+        raise ValueError("config.bases and config.model are two answers to one question; give one")
     mesh = make_mesh(**config.mesh)
     return _released(config, mesh) if config.model else _small(config, mesh)
 
 
 def _small(config: Any, mesh: Any) -> Spoken:
     """Bases of experiments/gp_base.py, whose words the tasks are written in."""
-    several = config.bases and dict(zip(config.seeds, config.bases, strict=True))
-    folders = several or dict.fromkeys(config.seeds[:1], config.base)
+    several = bool(config.bases)
+    folders: dict[int, str] = {0: config.base}  # of each seed, or of all
+    if several:
+        folders = dict(zip(config.seeds, config.bases, strict=True))
     read = {seed: load_base(_folder(name)) for seed, name in folders.items()}
     first = next(iter(read.values()))
     words = vocabulary(first.tokenizer)

@@ -131,14 +131,6 @@ def check_config(config: Any) -> None:
         raise ValueError(f"config.temperature={config.temperature} must be above 0")
     for name in config.methods:
         methods.named(name)
-    if config.bases and not len(config.bases) == len(config.base_kinds) == len(config.seeds):
-        raise ValueError(
-            f"config.bases has {len(config.bases)} folders and config.base_kinds "
-            f"{len(config.base_kinds)} words; they must be one for each of the "
-            f"{len(config.seeds)} config.seeds"
-        )
-    if config.bases and config.model:
-        raise ValueError("config.bases and config.model are two answers to one question; give one")
     sizes = config.measure
     if sizes.kl_prompts < len(SUITES):
         raise ValueError(

@@ -236,9 +236,9 @@ class LanguageStudy:
         kept, params = self.kept(measurement, seed), self.bases[seed].params
         return measurement.of(params, params, kept, measuring_key(seed))
 
-    def of_base(self, seed: int, arm: str) -> dict[str, float]:
+    def of_base(self, seed: int, arm: str) -> dict[str, Any]:
         """The base's own numbers; measured once a seed, shared by the arms of a world."""
-        found: dict[str, float] = {}
+        found: dict[str, Any] = {}
         for measurement in self.measurements(self.arms[arm]):
             found |= self._of_base(measurement, seed)
         return found

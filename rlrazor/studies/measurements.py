@@ -124,7 +124,7 @@ def suites(
         keys = jnp.stack([jax.random.split(mine, examples) for mine in of_suite], axis=1)
         some = functools.partial(ask, params, tasks)
         right = in_batches(some, keys, max(1, at_once // count)).T
-        columns: dict[str, float | str] = {}
+        columns: dict[str, Any] = {}
         for name, mine in zip(names, right, strict=True):
             columns[f"{prefix}/{name}/accuracy"] = float(np.mean(mine, dtype=np.float64))
             columns[f"{OUTCOMES}/{prefix}/{name}"] = pack_outcomes(mine)

@@ -72,7 +72,7 @@ def success(asking: Asking, prefix: str, on: OnHost, *, part: int) -> Measuremen
     return Measurement(prefix, of, beside=("accuracy", "reward"))
 
 
-def _of_judged(found: Mapping[str, np.ndarray], prefix: str) -> dict[str, float | str]:
+def _of_judged(found: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
     columns = {
         "accuracy": float(np.mean(found["correct"], dtype=np.float64)),
         "reward": float(np.mean(found["reward"], dtype=np.float64)),
@@ -91,7 +91,7 @@ def prior(asking: Asking, suites: Mapping[str, OnHost], *, part: int) -> Measure
     each = [success(asking, f"prior/{name}", on, part=part) for name, on in suites.items()]
 
     def of(params: Params, base: Params, kept: Any, key: jax.Array) -> Columns:
-        columns: dict[str, float | str] = {}
+        columns: dict[str, Any] = {}
         for measurement in each:
             columns |= measurement.of(params, base, kept, key)
         accuracies = [columns[f"prior/{name}/accuracy"] for name in suites]

@@ -12,7 +12,7 @@ from rlrazor.lines import Family
 
 Numbers = Mapping[str, ArrayLike]  # of an iteration, by name; `Metrics` are such
 # What was measured, by the name that results.jsonl has for it: numbers, and packed outcomes.
-Columns = Mapping[str, float | str]
+Columns = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

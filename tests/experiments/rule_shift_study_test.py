@@ -281,3 +281,26 @@ def test_a_released_model_from_sft_to_grpo_of_several_turns(folder, tmp_path, ca
     assert finals["grpo"]["new/success_within_2"] is not None
     (study,) = read_studies(workdir, resamples=100).values()
     assert study.found
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bases": ("a", "b")}, "config.bases has 2 folders"),
+        ({"bases": ("a",), "base_kinds": ("x",), "model": "m"}, "two answers to one question"),
+        ({"bases": ("nowhere",), "base_kinds": ("x",)}, "nowhere"),
+    ],
+)
+def test_bases_that_cannot_be_had_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_spoken(tiny_config(**{"seeds": (0,), **changes}))
+
+
+def test_every_seed_may_have_a_base_of_its_own():
+    shipped = "experiments/bases/gp_small"
+    config = tiny_config(seeds=(3, 4), bases=(shipped, shipped), base_kinds=("one", "two"))
+    spoken = load_spoken(config)
+    assert [spoken.base[seed].about["kind"] for seed in (3, 4)] == ["one", "two"]
+    assert spoken.base[3].policy is spoken.base[4].policy is spoken.policy
+    study = studies.make_study(config, spoken)
+    assert {run.hyperparameters["base_kind"] for run in study.runs if run.seed == 4} == {"two"}

@@ -265,9 +265,10 @@ class LanguageStudy:
         """To begin so many runs of the arm, and an iteration of them."""
         setup = dataclasses.replace(self.setup(self.arms[arm]), side_by_side=runs)
         block = [run for run in self.runs if run.arm == arm][:runs]
-        trained = jax.eval_shape(lambda: stacked([self.base_trained(run.seed) for run in block]))
+        # Read before anything is traced: what is cached within a trace is no array.
+        trained = jax.eval_shape(stacked, [self.base_trained(run.seed) for run in block])
         begin = side_by_side(functools.partial(initial, setup), runs)
-        given = jax.eval_shape(lambda: stacked([self._given(run, of_shapes=True) for run in block]))
+        given = jax.eval_shape(stacked, [self._given(run, of_shapes=True) for run in block])
         shapes = jax.eval_shape(begin, given, trained)
         at = state_shardings(setup, shapes)
         return compile_once(begin, out=at), self.arms[arm].world.train.advancing(setup, shapes)

@@ -198,7 +198,7 @@ def test_last_line_is_one_json_object(tmp_path, cache):
     assert all(numbers[f"{part}_seconds"] > 0 for part in PARTS)
     assert all(numbers[f"{part}_fraction_of_limit"] > 0 for part in PARTS)
     assert numbers["options"] == json.loads(options.removeprefix("options: "))
-    assert numbers["options"]["rows_at_once"] == 16  # of the config for a CPU
+    assert numbers["options"]["rows_at_once"] == 8  # of the config for a CPU
     assert numbers["device"]
 
 

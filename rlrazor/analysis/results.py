@@ -13,6 +13,7 @@ policy cost, its teacher and its start included.
 """
 
 import json
+import lzma
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -170,6 +171,7 @@ def load_results(
 ) -> Results:
     """Reads one or more results.jsonl files; ValueError names file:line and the column at fault.
 
+    A name that ends with .xz is of a compressed one, such as those of experiments/results.
     `families` says what arms of the first schema learn from that legacy.py does not know.
     """
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
@@ -178,7 +180,7 @@ def load_results(
     for path in map(Path, paths):
         if not path.is_file():
             raise ValueError(f"no results at {path}; give the results.jsonl of a workdir")
-        lines = path.read_bytes().split(b"\n")
+        lines = _bytes_of(path).split(b"\n")
         for number, line in enumerate(lines, 1):
             if line.strip():
                 place = f"{path}:{number}"
@@ -197,6 +199,16 @@ def load_results(
     names = dict.fromkeys(name for row in rows for name in row)  # ordered, each once
     columns = {name: _column(name, rows, places) for name in names}
     return Results(columns | {n: np.full(len(rows), math.nan) for n in MEASURED if n not in names})
+
+
+def _bytes_of(path: Path) -> bytes:
+    packed = path.read_bytes()
+    if path.suffix != ".xz":
+        return packed
+    try:
+        return lzma.decompress(packed)
+    except lzma.LZMAError as error:
+        raise ValueError(f"{path} is no whole .xz file ({error}); make or fetch it anew") from None
 
 
 def main_base(results: Results) -> Results:

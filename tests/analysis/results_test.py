@@ -1,4 +1,5 @@
 import json
+import lzma
 import math
 
 import numpy as np
@@ -118,6 +119,20 @@ def test_torn_missing_and_empty_files(tmp_path):
         load_results(path)
     with pytest.raises(ValueError, match="no results at"):
         load_results(tmp_path / "absent.jsonl")
+
+
+def test_compressed_files(tmp_path):
+    path, packed = tmp_path / "results.jsonl", tmp_path / "results.jsonl.xz"
+    text = f"{json.dumps(ROW)}\n".encode()
+    path.write_bytes(text)
+    packed.write_bytes(lzma.compress(text))
+    assert load_results(packed)["run"] == load_results(path)["run"]
+    packed.write_bytes(lzma.compress(text)[:-9])
+    with pytest.raises(ValueError, match=r"jsonl.xz is no whole .xz file"):
+        load_results(packed)
+    packed.write_bytes(lzma.compress(text + b"3\n"))
+    with pytest.raises(ValueError, match=r"jsonl.xz:2: got int"):
+        load_results(packed)
 
 
 def test_several_files_and_doubles_across_them(tmp_path):

@@ -3,7 +3,8 @@
 A run is read where it first reaches a gain under the rule of training, interpolated between its two
 neighbouring checkpoints (the base before the first). The unit is a seed; where each seed has a base
 of its own, a base. The rate of an arm is chosen where it is not reported: on the bases of the kind
-"selection"; without such, for each seed on all the others; with one seed alone, in hindsight.
+"selection"; without such, for each seed on all the others; with one seed alone, in hindsight. Where
+no rate reaches a gain there, the rate is that of the next lower gain.
 """
 
 import math
@@ -45,7 +46,7 @@ class AtGain:
     arm: str
     gain: float
     seeds: tuple[int, ...]
-    settings: tuple[Setting | None, ...]  # chosen for each unit; None: no setting reaches the gain
+    settings: tuple[Setting | None, ...]  # chosen for each unit; None: none reaches any gain
     chosen: tuple[Crossing | None, ...]  # at that setting; None: not reached
     hindsight: tuple[Crossing | None, ...]  # at the setting that forgets least on the unit itself
 
@@ -104,9 +105,10 @@ def at_gain(results: Results, gain: float, kind: str = REPORTED) -> list[AtGain]
     found = []
     for arm in results.arms:
         runs = crossings(results.of_arms(arm), gain)
-        settings = tuple(_choose(runs, _others(choosing, units, seed)) for seed in units)
+        easier = [runs, *(crossings(results.of_arms(arm), at) for at in GAINS[::-1] if at < gain)]
+        settings = tuple(_choose(easier, _others(choosing, units, seed)) for seed in units)
         chosen = tuple(
-            None if setting is None else runs[setting].get(seed)
+            None if setting is None else runs.get(setting, {}).get(seed)
             for seed, setting in zip(units, settings, strict=True)
         )
         hindsight = tuple(_best(runs, seed) for seed in units)
@@ -217,15 +219,22 @@ def _others(choosing: tuple[int, ...], units: tuple[int, ...], seed: int) -> tup
     return choosing or tuple(unit for unit in units if unit != seed) or (seed,)
 
 
-def _choose(runs: Mapping[Setting, Mapping[int, Crossing]], seeds: Sequence[int]) -> Setting | None:
-    """The setting that reaches the gain on most of these seeds; of equals, that forgets least."""
+def _choose(
+    gains: Sequence[Mapping[Setting, Mapping[int, Crossing]]], seeds: Sequence[int]
+) -> Setting | None:
+    """The setting that reaches the gain on most of these seeds; of equals, that forgets least.
 
-    def order(setting: Setting) -> tuple[float, float]:
-        lost = [runs[setting][seed].values[FORGETTING] for seed in seeds if seed in runs[setting]]
-        return -len(lost), float(np.mean(lost))
-
-    able = [setting for setting, found in runs.items() if any(seed in found for seed in seeds)]
-    return min(able, key=order) if able else None
+    `gains` are crossings at the gain and at lower ones, which count where nothing gets further.
+    """
+    for runs in gains:
+        order: dict[Setting, tuple[int, float]] = {}
+        for setting, found in runs.items():
+            lost = [found[seed].values[FORGETTING] for seed in seeds if seed in found]
+            if lost:
+                order[setting] = -len(lost), float(np.mean(lost))
+        if order:
+            return min(order, key=order.__getitem__)
+    return None
 
 
 def _best(runs: Mapping[Setting, Mapping[int, Crossing]], seed: int) -> Crossing | None:

@@ -20,6 +20,8 @@ import jinja2
 
 from rlrazor.analysis import opening, sections, tables
 from rlrazor.analysis.figures import bars
+from rlrazor.analysis.gain import swept
+from rlrazor.analysis.gain_sections import gain_section
 from rlrazor.analysis.hover import png, prefix_ids
 from rlrazor.analysis.legacy import PARITY
 from rlrazor.analysis.predictors import PREDICTORS, measured
@@ -193,7 +195,9 @@ def _chapters(study: Study, main: Results, styles: Styles, resamples: int) -> li
         chapters = list(filter(_wanted, chapters))
     if shifted:
         chapters = [*shift_sections(main, styles, resamples), *chapters]
-    elif "forgetting" in lacking and "gain" not in lacking:
+    if shifted and swept(main_variant(results)):
+        chapters = [gain_section(main_variant(results), styles), *chapters]
+    if not shifted and "forgetting" in lacking and "gain" not in lacking:
         chapters = [sections.learnt_section(plain, styles), *chapters]
     return [*chapters, sections.data_section(results, styles)]
 

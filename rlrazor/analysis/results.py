@@ -39,6 +39,7 @@ REQUIRED = ("run", "arm", "seed", "step", "final")
 # What results that were read always have, measured or not.
 ALWAYS = (*REQUIRED, "study", "method", "variant", "family", "label", "roles", *MEASURED)
 BASE_PREFIX = "hyperparameters/base_"  # what distinguishes bases of one seed: base_epochs, ...
+BASE_SEED = f"{BASE_PREFIX}seed"  # where lines have it, a base is made anew from each seed
 
 _NUMBER = (int, float)
 _DERIVED = {  # name -> (minuend, subtrahend)
@@ -216,8 +217,11 @@ def main_base(results: Results) -> Results:
 
     Accuracies of differently strong bases do not belong on one frontier; the flip map is the
     place that compares them. Without base_* hyperparameters: everything. Ties: first by value.
+    Bases that were made alike from several seeds are of one strength.
     """
     names = _base_columns(results)
+    if BASE_SEED in results:
+        names = [name for name in names if name not in ("base", BASE_SEED)]
     if not names or not len(results):
         return results
     codes = [np.unique(results[n].astype(str), return_inverse=True)[1].ravel() for n in names]
@@ -232,7 +236,12 @@ def main_variant(results: Results) -> Results:
 
 
 def by_base(results: Results) -> dict[str, Results]:
-    """The rows of each starting model by its name, in order; one entry where there is but one."""
+    """The rows of each starting model by its name, in order; one entry where there is but one.
+
+    Bases that were made from seeds are units of one study, not models to be told apart.
+    """
+    if BASE_SEED in results:
+        return {"": results}
     names = [str(name) for name in results["base"]] if "base" in results else [""] * len(results)
     return {name: results.select(np.array(names) == name) for name in dict.fromkeys(names)}
 

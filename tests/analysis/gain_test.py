@@ -104,6 +104,18 @@ def test_rates_are_chosen_where_they_are_not_reported(tmp_path):
     assert (rl.reached, rl.mean("forgetting").n) == (2, 2)  # not from base 3
 
 
+def test_what_no_rate_reaches_on_the_base_for_selection_has_the_rate_of_a_lower_gain(tmp_path):
+    runs = [
+        run("sft", 1.0, 0, [(0.05, 0.1, 0.0)], kind="selection"),
+        run("sft", 2.0, 0, [(0.05, 0.2, 0.0)], kind="selection"),
+        run("sft", 1.0, 1, [(0.12, 0.1, 0.0)]),
+        run("sft", 2.0, 1, [(0.12, 0.0, 0.0)]),
+    ]
+    (entry,) = at.at_gain(read(tmp_path, *runs), 0.09)
+    assert entry.settings == (("1",),)
+    assert entry.mean("forgetting").estimate == pytest.approx(0.075)
+
+
 def test_without_a_base_for_selection_a_seed_is_chosen_for_by_the_others(tmp_path):
     results = frontier(tmp_path, kinds=("reported",) * 4)
     sft = next(entry for entry in at.at_gain(results, 0.06) if entry.arm == "sft")

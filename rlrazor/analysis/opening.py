@@ -149,12 +149,19 @@ def _forgets(results: Results, found: Sequence[Verdict]) -> Sentence:
         return Sentence(
             question, UNTESTED, "Prior tasks were not tested: no line has a finite prior/accuracy."
         )
-    matched, end = (_of(found, key) for key in ("rl_less", "rl_forgets_less_at_end"))
+    at_gain, best, end = (
+        _of(found, key) for key in ("rl_less_at_gain", "rl_less", "rl_forgets_less_at_end")
+    )
+    matched = best if at_gain is None or at_gain.ours is None else at_gain
     known = [v for v in (matched, end) if v is not None and v.ours is not None]
     if not known:
         reason = "RL and SFT cannot be compared: one of them is missing or learnt nothing."
         return Sentence(question, UNDECIDED if matched or end else UNTESTED, reason)
-    where = {"rl_less": "at equal new-task accuracy", "rl_forgets_less_at_end": "at equal FLOPs"}
+    where = {
+        "rl_less_at_gain": "at the same gain, each at its own learning rate,",
+        "rl_less": "at equal new-task accuracy",
+        "rl_forgets_less_at_end": "at equal FLOPs",
+    }
     told = [
         f"{where[v.key]} SFT forgets {_number(v)} more than RL"
         + (f" ({v.word})" if v is not known[0] else "")

@@ -21,6 +21,7 @@ class Outcome:
 
 RAZOR: Mapping[str, str] = {  # claim -> what the paper reports
     "rl_less": "RL keeps more of the prior task on every frontier (Figures 2 and 3)",
+    "rl_less_at_gain": "RL keeps more of the prior task on every frontier (Figures 2 and 3)",
     "kl_pooled": "R2 = 0.96 (0.71 on language models)",
     "same_curve": "one curve for all methods, by eye (Figure 3)",
     "kl_within": "not reported",

@@ -1,14 +1,18 @@
-"""The papers' claims, each judged by a rule fixed before looking (claims.py).
+"""The papers' claims, each judged by the one rule of claims.py.
 
 Eight on forgetting, and for results of a shift that training never showed up to ten on
-generalization, eight of them once a shift. They are not corrected for each other.
+generalization, eight of them once a shift, and one at the same gain where learning rates were
+swept. They are not corrected for each other. All rules but two stood before the first results that
+they judged: `rl_less` left out arms with a KL penalty after one study had been seen, against the
+paper (experiments/LOG.md), and `rl_less_at_gain` is of an audit of the rule shift.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from rlrazor.analysis import arm_claims, law_claims, papers, shift_claims
+from rlrazor.analysis import arm_claims, gain_claims, law_claims, papers, shift_claims
 from rlrazor.analysis.claims import FAILS, HOLDS, UNDECIDED, Verdict
+from rlrazor.analysis.gain import swept
 from rlrazor.analysis.results import Results, main_base, main_variant
 from rlrazor.analysis.shift import turn_budgets, variant_rows
 from rlrazor.analysis.shift_words import shift_name
@@ -27,7 +31,9 @@ def verdicts(results: Results, *, resamples: int = RESAMPLES) -> list[Verdict]:
     main = main_base(results)
     plain = main_variant(main)
     rl, sft = plain.rl, plain.sft
+    every = main_variant(results)  # bases that choose learning rates among them
     found = [
+        *([gain_claims.rl_less_at_gain(every)] if results.shifts and swept(every) else []),
         arm_claims.rl_less(plain, rl, sft),
         law_claims.kl_pooled(plain, resamples),
         law_claims.same_curve(plain, rl, resamples),
@@ -72,7 +78,7 @@ def left_out(results: Results) -> Mapping[str, str]:
 
 def _unmeasured(results: Results) -> dict[str, str]:
     laws = ("kl_pooled", "same_curve", "kl_within", "kl_best")
-    matched = ("rl_less", "oracle_less", "on_policy", "advantage_norm")
+    matched = (gain_claims.KEY, "rl_less", "oracle_less", "on_policy", "advantage_norm")
     needs = {
         "gain": ("a test of the new task", (*matched, *laws)),
         KL: ("KL on the new task", (*laws, "kl_shift")),

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from rlrazor.analysis import gain as at
+from rlrazor.analysis.report import make_report
 from rlrazor.analysis.results import load_results
+from rlrazor.analysis.verdicts import verdicts
 from rlrazor.lines import pack_outcomes
 
 HANDS, QUESTIONS = 1000, 800
@@ -173,3 +175,48 @@ def test_other_hyperparameters_are_settings_too(tmp_path):
     ]  # fmt: skip
     (entry,) = at.at_gain(read(tmp_path, *runs), 0.06)
     assert entry.settings == (("0.2", "1"),) * 2
+
+
+def verdict_of(results):
+    return next(v for v in verdicts(results, resamples=20) if v.key == "rl_less_at_gain")
+
+
+def test_the_verdict_is_the_primary_contrast(tmp_path):
+    results = frontier(tmp_path)
+    (lead,) = [contrast for contrast in at.contrasts(results) if contrast.primary]
+    got = verdict_of(results)
+    assert got.ours.estimate == pytest.approx(-lead.difference.estimate)
+    assert (got.n_seeds, got.word) == (2, "holds" if got.ours.low > 0 else "undecided")
+    assert "on 2 of 3 bases or seeds" in got.sentence
+    assert "at 3 (3)" in got.sentence  # at the lower gain RL gets there from all three
+
+
+def test_the_verdict_takes_a_lower_gain_where_the_primary_one_is_not_reached(tmp_path):
+    runs = [
+        run(arm, rate, seed, [(0.04, lost, 0.0)])
+        for seed in range(3)
+        for arm, rate, lost in (("sft", 1.0, 0.2), ("sft", 2.0, 0.3), ("rl", 1.0, 0.0))
+    ]
+    got = verdict_of(read(tmp_path, *runs))
+    assert "At a gain of 3 points" in got.sentence
+    assert (got.word, got.ours.estimate) == ("holds", pytest.approx(0.15))
+    nothing = [
+        run(arm, rate, 0, [(0.01, 0.0, 0.0)]) for arm in ("sft", "rl") for rate in (1.0, 2.0)
+    ]
+    assert verdict_of(read(tmp_path, *nothing)).sentence.startswith("No number: no gain of 3")
+
+
+def test_without_a_sweep_there_is_no_such_verdict(tmp_path):
+    runs = [run(arm, 1.0, seed, [(0.1, 0.0, 0.0)]) for arm in ("sft", "rl") for seed in (0, 1)]
+    keys = {verdict.key for verdict in verdicts(read(tmp_path, *runs), resamples=20)}
+    assert "rl_less" in keys
+    assert "rl_less_at_gain" not in keys
+
+
+def test_the_report_shows_rates_reached_and_who_falls_short(tmp_path):
+    files = make_report(frontier(tmp_path), resamples=20)
+    page = files["report.html"].decode()
+    assert "Who forgets less at the same gain" in page
+    assert "2 of 3 †" in page
+    assert "figures/gain.png" in files
+    assert page.index("same gain, each at its own") < page.index("Does KL predict forgetting")

@@ -69,6 +69,7 @@ class Rows:
     demonstrated: "Rows | None" = None  # the same answer behind an in-context demonstration
     old_logprobs: jax.Array | None = None  # f32[B, T] of the policy when the iteration began
     base_logprobs: jax.Array | None = None  # f32[B, T]
+    token_weights: jax.Array | None = None  # f32[B, T] of each token's loss, 0 outside the mask
     teacher_logprobs: jax.Array | None = None  # f32[B, T]
     critique: Critique | None = None
     # Most tokens of a prompt; behind it, a row has at most the other T - prompt_size. 0: unknown.

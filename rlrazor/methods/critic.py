@@ -1,7 +1,7 @@
 """PPO as SFT Memorizes, RL Generalizes has it: a turn is an action, a critic judges the turns."""
 
 import dataclasses
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +77,7 @@ def critique(
     return dataclasses.replace(rows, critique=seen)
 
 
-def whitened_critique(rows: Rows) -> Rows:
+def whitened_critique(rows: Rows, **_: Any) -> Rows:
     """Advantages of mean 0 and standard deviation 1 over all turns of the iteration."""
     seen, turns = given(rows.critique, "rows.critique"), given(rows.turns, "rows.turns")
     white = whitened(seen.advantages, turns.played, epsilon=EPSILON)

@@ -11,6 +11,7 @@ from rlrazor.losses.dpo import dpo as dpo_loss
 from rlrazor.losses.nll import nll as nll_loss
 from rlrazor.losses.psft import psft as psft_loss
 from rlrazor.losses.simpo import simpo as simpo_loss
+from rlrazor.losses.weighted_nll import entropy_gates, tempered_weights, weighted_nll
 from rlrazor.methods.divergence import logprobs_and_divergence, read_constant
 from rlrazor.methods.method import Reads, given
 from rlrazor.ops.kl import kl
@@ -39,6 +40,33 @@ def psft(
 
 def with_old_logprobs(policy: Policy, params: Params, reads: Reads, rows: Rows, **_: Any) -> Rows:
     return dataclasses.replace(rows, old_logprobs=logprobs_of(policy, params, rows))
+
+
+def eaft(
+    policy: Policy, params: Params, reads: Reads, rows: Rows, *, most_likely: int
+) -> tuple[jax.Array, Metrics]:
+    """`losses.weighted_nll` with `entropy_gates`, those of the policy as it is."""
+
+    def both(log_policy: jax.Array, tokens: jax.Array):
+        said = jnp.take_along_axis(log_policy, tokens[..., None], axis=-1)[..., 0]
+        return said, entropy_gates(log_policy, most_likely=most_likely)
+
+    logprobs, gates = policy.over_vocabulary(both, policy.read(params, rows))
+    return weighted_nll(logprobs, gates, rows.mask)
+
+
+def talr(
+    policy: Policy, params: Params, reads: Reads, rows: Rows, *, least: float
+) -> tuple[jax.Array, Metrics]:
+    """`losses.weighted_nll` with the weights of the iteration's beginning."""
+    weights = given(rows.token_weights, "rows.token_weights")
+    return weighted_nll(logprobs_of(policy, params, rows), weights, rows.mask)
+
+
+def with_tempered_weights(rows: Rows, *, least: float) -> Rows:
+    """The temperature is a median over all rows of the iteration."""
+    old = given(rows.old_logprobs, "rows.old_logprobs")
+    return dataclasses.replace(rows, token_weights=tempered_weights(old, rows.mask, least=least))
 
 
 def anchored_nll(

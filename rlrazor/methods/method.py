@@ -109,7 +109,8 @@ class Method:
     # Once an iteration, before its first update: fills fields of the rows. A row's are its own, so
     # that rows may be prepared a few at a time.
     prepare: Callable[..., Rows] | None = None  # (policy, params, reads, rows, **knobs)
-    normalise: Callable[[Rows], Rows] | None = None  # then, over all rows of the iteration together
+    # Then, over all rows of the iteration together.
+    normalise: Callable[..., Rows] | None = None  # (rows, **knobs)
     # f32[P, G] rewards of the samples of each prompt -> f32[P, G]; None: the objective needs none.
     advantage: Callable[[jax.Array], jax.Array] | None = None
     passes: Passes = Passes()
@@ -137,7 +138,7 @@ class Method:
         if self.prepare is not None:
             rows = self.prepare(policy, params, reads, rows, **self.knobs)
         if self.normalise is not None:
-            rows = self.normalise(rows)
+            rows = self.normalise(rows, **self.knobs)
         return jax.lax.stop_gradient(rows)
 
     def loss(

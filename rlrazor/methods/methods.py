@@ -36,6 +36,27 @@ psft = Method(
     prepare=imitation.with_old_logprobs,
     passes=Passes(policy=1),
 )
+eaft = Method(
+    "eaft",
+    "EAFT",
+    "outside",
+    Demonstrations(),
+    imitation.eaft,
+    knobs={"most_likely": 20},  # its paper (arXiv 2601.02151)
+    roles="",  # weighs what it imitates by what the policy knows
+)
+talr = Method(
+    "talr",
+    "TALR",
+    "outside",
+    Demonstrations(),
+    imitation.talr,
+    knobs={"least": 0.01},
+    prepare=imitation.with_old_logprobs,
+    normalise=imitation.with_tempered_weights,
+    passes=Passes(policy=1),
+    roles="",
+)
 sft_kl_base_policy = Method(
     "sft_kl_base_policy",
     "SFT + KL(base‖policy)",
@@ -160,6 +181,20 @@ ppo = Method(
     passes=Passes(policy=1),
     critic=(64, 32),  # the released 1024, 512, scaled with a small model
     epochs=4,  # released
+)
+rapo = Method(
+    "rapo",
+    "GRPO + retention reward",
+    "reward",
+    Episodes(),
+    reward.rapo,
+    knobs={**_CLIP, "retention": 0.5},  # ours
+    weight=answers,
+    prepare=reward.with_base_logprobs,
+    normalise=reward.with_retention,
+    advantage=centred,
+    passes=Passes(base=1),
+    roles="",
 )
 grpo_kl = Method(
     "grpo_kl",

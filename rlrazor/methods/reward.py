@@ -4,7 +4,9 @@ They differ in three things: the advantage (a field of `Method`), what is clippe
 answer, and how tokens are aggregated.
 """
 
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +17,10 @@ from rlrazor.losses.reinforce import reinforce as reinforce_loss
 from rlrazor.methods.divergence import logprobs_and_divergence, read_constant
 from rlrazor.methods.imitation import logprobs_of
 from rlrazor.methods.method import Reads, given
+from rlrazor.ops.advantages import centred
 from rlrazor.ops.aggregate import Aggregate, scaled_sum, sequence_mean, token_mean
 from rlrazor.ops.kl import kl
+from rlrazor.ops.kl_estimators import k3
 from rlrazor.policies.policy import Policy
 from rlrazor.types import Metrics, Params, Rows
 
@@ -105,6 +109,41 @@ def gspo(
         clip_low=clip_low,
         clip_high=clip_high,
     )
+
+
+def rapo(
+    policy: Policy,
+    params: Params,
+    reads: Reads,
+    rows: Rows,
+    *,
+    clip_low: float,
+    clip_high: float,
+    retention: float,
+) -> tuple[jax.Array, Metrics]:
+    """grpo, whose advantages `with_retention` has changed."""
+    return grpo(policy, params, reads, rows, clip_low=clip_low, clip_high=clip_high)
+
+
+def with_base_logprobs(policy: Policy, params: Params, reads: Reads, rows: Rows, **_: Any) -> Rows:
+    base = given(reads.base, "reads.base")
+    return dataclasses.replace(rows, base_logprobs=logprobs_of(policy, base, rows))
+
+
+def with_retention(rows: Rows, *, retention: float, **_: Any) -> Rows:
+    """Advantages of r + retention exp(-D) for right answers, r for others (RaPO, arXiv 2605.09640).
+
+    D is the drift of an answer from the base: the mean over its tokens of k3, which estimates
+    KL(pi || pi_0). Of answers with the same reward, that which drifts less gains more.
+    """
+    behaviour = given(rows.behaviour_logprobs, "rows.behaviour_logprobs")
+    base = given(rows.base_logprobs, "rows.base_logprobs")
+    nats = k3(*(jnp.where(rows.mask, logprobs, 0.0) for logprobs in (behaviour, base)))
+    drift = jnp.sum(nats, axis=1) / jnp.maximum(jnp.sum(rows.mask, axis=1), 1)
+    kept = jnp.where(given(rows.correct, "rows.correct"), jnp.exp(-drift), 0.0)
+    more = centred(kept.reshape(-1, rows.samples)).reshape(-1)
+    advantages = given(rows.advantages, "rows.advantages") + retention * more
+    return dataclasses.replace(rows, advantages=advantages)
 
 
 def as_they_are(rewards: jax.Array) -> jax.Array:

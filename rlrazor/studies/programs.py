@@ -207,7 +207,7 @@ def learn(
 
         rows = by_rows(prepared, policy, read_by(train.params), rows, sizes.rows_at_once)
     if method.normalise is not None:
-        rows = method.normalise(rows)
+        rows = method.normalise(rows, **method.knobs)
     rows = jax.lax.stop_gradient(rows)
 
     def loss(trained: Params, batch: Rows, key: jax.Array) -> tuple[jax.Array, Metrics]:

@@ -17,6 +17,7 @@ from rlrazor.losses.nll import nll
 from rlrazor.losses.policy_gradient import policy_gradient
 from rlrazor.losses.simpo import simpo
 from rlrazor.losses.soft_cross_entropy import soft_cross_entropy
+from rlrazor.losses.weighted_nll import weighted_nll
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -66,6 +67,7 @@ TOKENS = {"logprobs": (B, T)}
 CASES = {
     "nll": Case(nll, TOKENS),
     "dft": Case(dft, TOKENS),
+    "weighted_nll": Case(weighted_nll, {**TOKENS, "weights": (B, T)}, constants=("weights",)),
     "policy_gradient": Case(
         policy_gradient, {**TOKENS, "advantages": (B,)}, constants=("advantages",)
     ),

@@ -15,9 +15,12 @@ from rlrazor.methods.method import Reads
 from rlrazor.ops.aggregate import token_mean
 from tests.oracles import toy_policy
 from tests.oracles.finite_differences import numerical_gradient
+from tests.oracles.loss_twins import retained
 from tests.oracles.method_twins import (
+    ADVANTAGES,
     AVERAGE,
     BASE,
+    CORRECT,
     LONGER,
     LONGER_MASK,
     MASK,
@@ -30,6 +33,7 @@ from tests.oracles.method_twins import (
     TEACHER,
     TEMPERATURE,
     B,
+    behaviour,
     by_hand,
     critics,
     flat,
@@ -68,6 +72,19 @@ def test_clips_hold_some_and_not_all():
         _, metrics, _ = found(name)
         held = metrics["clipped_low"] + metrics["clipped_high"]
         assert 0 < held < (metrics["tokens"] if name != "gspo" else metrics["sequences"]), name
+
+
+def test_a_right_answer_that_drifts_less_gains_more():
+    """Of one group: the rewards' own advantages, and what retention adds to them."""
+    group = dataclasses.replace(rows(), samples=B)
+    ready = quick(METHODS["rapo"].prepared, static_argnums=0)(POLICY, OLD, reads(), group)
+    expected = retained(
+        ADVANTAGES, behaviour(), twin(BASE)[1], CORRECT, MASK, samples=B, retention=0.5
+    )
+    np.testing.assert_allclose(ready.advantages, expected, rtol=1e-5, atol=1e-6)
+    more = np.asarray(ready.advantages) - ADVANTAGES
+    assert more[CORRECT & MASK.any(1)].max() > 0
+    assert np.abs(more.sum()) < 1e-5  # a group's advantages keep their mean
 
 
 # Exact terms are those of the losses that take whole distributions.
@@ -172,8 +189,8 @@ def test_distributions_that_lack_each_others_tokens_are_not_compared(name, sampl
 
 
 @pytest.mark.parametrize(("name", "field"), [
-    ("dpo", "rows.base_logprobs"), ("psft", "rows.old_logprobs"), ("ppo", "rows.critique"),
-    ("on_policy_distillation", "rows.teacher_logprobs"),
+    ("dpo", "rows.base_logprobs"), ("talr", "rows.token_weights"), ("psft", "rows.old_logprobs"),
+    ("ppo", "rows.critique"), ("on_policy_distillation", "rows.teacher_logprobs"),
 ])  # fmt: skip
 def test_rows_that_were_not_prepared_are_refused(name, field):
     with pytest.raises(ValueError, match=f"{field} is None, and the method's objective needs it"):
@@ -181,7 +198,7 @@ def test_rows_that_were_not_prepared_are_refused(name, field):
 
 
 @pytest.mark.parametrize(
-    "name", ["sft_kl_base_policy", "dpo", "grpo_kl", "on_policy_distillation", "sdft"]
+    "name", ["sft_kl_base_policy", "dpo", "grpo_kl", "rapo", "on_policy_distillation", "sdft"]
 )
 def test_nothing_flows_into_weights_that_are_only_read(name):
     method = METHODS[name]

@@ -1,6 +1,7 @@
 """The losses again, as loops over Python floats (float64), each next to its formula."""
 
 import math
+import statistics
 
 import numpy as np
 
@@ -37,6 +38,44 @@ def dft(logprobs, frozen_logprobs, mask) -> float:
     return kept_mean(
         [-math.exp(frozen_logprobs[b, t]) * float(logprobs[b, t]) for b, t in positions(mask)]
     )
+
+
+def weighted_nll(logprobs, weights, mask) -> float:
+    return kept_mean([-float(weights[b, t]) * float(logprobs[b, t]) for b, t in positions(mask)])
+
+
+def entropy_gate(log_policy, most_likely: int) -> float:
+    """Of one token, by sorting and summing."""
+    likely = sorted((math.exp(x) for x in log_policy), reverse=True)[:most_likely]
+    shares = [x / sum(likely) for x in likely]
+    return -sum(x * math.log(x) for x in shares if x > 0) / math.log(len(likely))
+
+
+def tempered_weights(logprobs, mask, least: float):
+    rows = [[-float(x) for x, kept in zip(*row, strict=True) if kept]
+            for row in zip(logprobs, mask, strict=True)]  # fmt: skip
+    tau = statistics.median(sum(row) / len(row) for row in rows if row)
+    weights = np.zeros(np.shape(mask))
+    for b, t in positions(mask):
+        weights[b, t] = max(math.exp(float(logprobs[b, t]) / tau), least)
+    return weights
+
+
+def retained(advantages, behaviour, base, correct, mask, samples: int, retention: float):
+    """Advantages group by group, from rewards that keep what drifted little."""
+    bonus = []
+    for b in range(len(mask)):
+        nats = [
+            math.exp(base[b, t] - behaviour[b, t]) - 1 - (base[b, t] - behaviour[b, t])
+            for t in np.flatnonzero(mask[b])
+        ]
+        drift = sum(nats) / max(len(nats), 1)
+        bonus.append(retention * math.exp(-drift) if correct[b] else 0.0)
+    out = []
+    for start in range(0, len(bonus), samples):
+        group = bonus[start : start + samples]
+        out += [value - sum(group) / samples for value in group]
+    return np.asarray(advantages) + np.array(out)
 
 
 def simpo(chosen, chosen_mask, rejected, rejected_mask, *, beta: float, margin: float) -> float:

@@ -42,6 +42,7 @@ START = np.stack([np.argmax(turn == OF_TOKEN, axis=1) for turn in range(K)], axi
 PROMPT = np.array([2, 2, 3, 3, 2, 2, 0], np.int32)
 REWARDS = np.where(PLAYED, RNG.integers(0, 4, (B, K)), 0).astype(np.float32)
 ADVANTAGES = np.array([1.0, -0.5, 2.0, -1.0, -2.0, 0.3, 9.0], np.float32)
+CORRECT = np.array([True, False, True, True, False, True, False])
 SHIFT = 3  # tokens of the demonstration before each row
 LONGER = np.concatenate([RNG.integers(0, V, (B, SHIFT)).astype(np.int32), TOKENS], axis=1)
 LONGER_MASK = np.concatenate([np.zeros((B, SHIFT), bool), MASK], axis=1)
@@ -71,6 +72,7 @@ def rows() -> Rows:
     return dataclasses.replace(
         made,
         turns=turns,
+        correct=jnp.asarray(CORRECT),
         rejected=toy_policy.rows_of(WRONG, WRONG_MASK),
         demonstrated=dataclasses.replace(behind, prompt_size=2 + SHIFT),
         prompt_size=2,
@@ -201,6 +203,15 @@ def by_hand(name, trained):
             return loss_twins.nll(logprobs, MASK)
         case "dft":
             return loss_twins.dft(logprobs, twin(NEW)[1], MASK)
+        case "eaft":
+            frozen = twin(NEW)[0]
+            gates = np.zeros(MASK.shape)
+            for b, t in zip(*np.nonzero(MASK), strict=True):
+                gates[b, t] = loss_twins.entropy_gate(frozen[b, t], knobs["most_likely"])
+            return loss_twins.weighted_nll(logprobs, gates, MASK)
+        case "talr":
+            weights = loss_twins.tempered_weights(twin(OLD)[1], MASK, knobs["least"])
+            return loss_twins.weighted_nll(logprobs, weights, MASK)
         case "psft":
             return loss_twins.psft(logprobs, twin(OLD)[1], MASK, low=0.2, high=knobs["clip_high"])
         case "sft_kl_base_policy":
@@ -211,6 +222,12 @@ def by_hand(name, trained):
         case "dpo":
             right = logprobs, twin(BASE)[1], MASK
             return loss_twins.dpo(*right, wrong(params)[1], wrong(BASE)[1], WRONG_MASK, **knobs)
+        case "rapo":
+            advantages = loss_twins.retained(
+                ADVANTAGES, behaviour(), twin(BASE)[1], CORRECT, MASK, samples=1,
+                retention=knobs["retention"],
+            )  # fmt: skip
+            return surrogate(logprobs, behaviour(), advantages, MASK, knobs, "scaled_sum")
         case "grpo":
             return surrogate(logprobs, behaviour(), ADVANTAGES, MASK, knobs, "scaled_sum")
         case "grpo_std":

@@ -27,7 +27,7 @@ from tests.oracles.toy_policy import END, ZERO, Sums, V
 QUIET = {"tensorboard": False, "checkpoint_every_seconds": 1e9}  # how `drive` is called
 PPO = methods.ppo.tuned(answer_token=5, critic=(3,), epochs=2)
 METHODS = {**methods.all_methods(), "ppo": PPO}
-IMITATION = ("sft", "dft", "psft", "sft_kl_base_policy", "simpo", "dpo")
+IMITATION = ("sft", "dft", "eaft", "talr", "psft", "sft_kl_base_policy", "simpo", "dpo")
 
 
 @struct.dataclass

@@ -11,7 +11,16 @@ from rlrazor.sampling.episodes import deal
 from rlrazor.studies.device import itself, needs_expert, versions
 from rlrazor.studies.programs import POOL
 from tests.oracles import toy_study
-from tests.oracles.toy_study import drawn, given, on_device, prompt_digits, setup, task, worth
+from tests.oracles.toy_study import (
+    IMITATION,
+    drawn,
+    given,
+    on_device,
+    prompt_digits,
+    setup,
+    task,
+    worth,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compiles")
 
@@ -93,7 +102,7 @@ def test_versions_are_stacked():
 
 def test_who_needs_an_expert():
     found = {name for name, method in methods.all_methods().items() if needs_expert(method)}
-    assert found == {"sft", "dft", "psft", "sft_kl_base_policy", "simpo", "dpo", "sdft"}
+    assert found == {*IMITATION, "sdft"}
     lacking = dataclasses.replace(on_device(), expert=None)
     assert "no expert" in str(lacking.refusal(setup("sft")))
     assert lacking.refusal(setup("grpo")) is None

@@ -169,15 +169,20 @@ def difference(mine: AtGain, other: AtGain, quantity: str) -> Mean:
     return mean_of(np.array(values), np.array(errors))
 
 
-def crossings(arm: Results, gain: float) -> dict[Setting, dict[int, Crossing]]:
-    """Setting -> seed -> where the run first reaches the gain, of an arm's runs that do."""
-    rows, _ = arm.finite("gain", FORGETTING)
+def crossings(
+    arm: Results, level: float, along: str = "gain"
+) -> dict[Setting, dict[int, Crossing]]:
+    """Setting -> seed -> where the run first reaches a level, of an arm's runs that do.
+
+    `along` is a column that is 0 for the base: the gain, or a divergence from the base.
+    """
+    rows, _ = arm.finite(along, FORGETTING)
     found: dict[Setting, dict[int, Crossing]] = {}
     for setting, run in by_setting(rows):
-        reached = np.flatnonzero(run["gain"] >= gain)
+        reached = np.flatnonzero(run[along] >= level)
         mine = found.setdefault(setting, {})
         if len(reached) and int(run["step"][reached[0]]) > 0:
-            mine[int(run["seed"][0])] = _crossing(run, int(reached[0]), gain)
+            mine[int(run["seed"][0])] = _crossing(run, int(reached[0]), level, along)
     return found
 
 
@@ -242,11 +247,11 @@ def _best(runs: Mapping[Setting, Mapping[int, Crossing]], seed: int) -> Crossing
     return min(found, key=lambda crossing: crossing.values[FORGETTING]) if found else None
 
 
-def _crossing(run: Results, at: int, gain: float) -> Crossing:
-    """Between the checkpoint that first reaches the gain and the one before it, or the base."""
+def _crossing(run: Results, at: int, level: float, along: str) -> Crossing:
+    """Between the checkpoint that first reaches the level and the one before it, or the base."""
     names = quantities(run)
-    before = 0.0 if at == 0 else float(run["gain"][at - 1])
-    share = float(np.clip((gain - before) / (run["gain"][at] - before), 0.0, 1.0))
+    before = 0.0 if at == 0 else float(run[along][at - 1])
+    share = float(np.clip((level - before) / (run[along][at] - before), 0.0, 1.0))
 
     def between(values: np.ndarray) -> float:
         low = 0.0 if at == 0 else float(values[at - 1])

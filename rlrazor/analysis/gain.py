@@ -191,7 +191,8 @@ def by_setting(arm: Results) -> list[tuple[Setting, Results]]:
     names = [
         name for name in arm.columns if name.startswith(KNOB) and not name.startswith(BASE_PREFIX)
     ]
-    apart = [name for name in names if len(set(arm[name].tolist())) > 1]
+    # Written out, NaN is equal to NaN: a knob that no run has sets none apart.
+    apart = [name for name in names if len(set(map(_written, arm[name].tolist()))) > 1]
     rate = f"{KNOB}learning_rate"
     if rate in names and rate not in apart:
         apart.append(rate)

@@ -15,6 +15,7 @@ from rlrazor.analysis.shift_words import words
 from rlrazor.analysis.style import Styles
 
 STEPS = 41  # gains along a line
+TICKS = (-2, -1, 0, 1, 2, 5, 10, 20, 50, 100)
 
 
 @themed
@@ -40,13 +41,23 @@ def gain_figure(
     panels = figure.subplots(-(-len(names) // across), across, sharex=True, squeeze=False)
     for name, axes in zip(names, panels.flat, strict=True):
         for arm, style in styles.items():
-            for line in _lines(results.of_arms(arm), entries[0].seeds, name):
-                axes.plot(*(100 * values for values in line), color=style.colour, lw=0.9, alpha=0.6)
+            for setting, at, values in _lines(results.of_arms(arm), entries[0].seeds, name):
+                axes.plot(100 * at, 100 * values, color=style.colour, lw=1.0, alpha=0.7)
+                axes.annotate(
+                    " ".join(setting), (100 * at[-1], 100 * values[-1]), xytext=(3, 0),
+                    textcoords="offset points", fontsize=7, va="center", color=style.colour,
+                )  # fmt: skip
         for entry in shown:
             _mark(figure, axes, entry, name, styles, places=len(styles))
         axes.axhline(0, color=MUTED, lw=0.8, zorder=1)
         axes.set_title(_title(name), loc="left")
-    figure.supxlabel(f"gain under the {words('').trained}, points", fontsize=9)
+        axes.set_xmargin(0.1)  # room for the learning rates
+        if name == gain.FORGETTING:  # from a point to all that was known
+            axes.set_yscale("symlog", linthresh=2.0)
+            axes.set_yticks(TICKS, [f"{tick:g}" for tick in TICKS])
+            axes.set_ylim(-2.0, 100.0)
+    place = (results.shifts or ("",))[0]
+    figure.supxlabel(f"gain, {words(place).trained}, points", fontsize=9)
     handles = [
         Line2D([], [], color=style.colour, label=style.name, **marker_style(style, 6.0))
         for style in styles.values()
@@ -86,19 +97,21 @@ def chosen_rates(entry: AtGain) -> str:
     return ", ".join(sorted(set(found), key=lambda text: (-found.count(text), text))) or "none"
 
 
-def _lines(arm: Results, seeds: Sequence[int], name: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(gains f64[STEPS], mean values f64[STEPS]) of each setting of an arm."""
+def _lines(
+    arm: Results, seeds: Sequence[int], name: str
+) -> list[tuple[Setting, np.ndarray, np.ndarray]]:
+    """(setting, gains f64[STEPS], mean values f64[STEPS]) of each setting of an arm."""
     mine = arm.select(np.isin(arm["seed"], seeds)).finite("gain", gain.FORGETTING)[0]
     settings: dict[Setting, list[Results]] = {}
     for setting, run in gain.by_setting(mine):
         settings.setdefault(setting, []).append(run)
     lines = []
-    for runs in settings.values():
+    for setting, runs in settings.items():
         top = min(float(np.max(run["gain"])) for run in runs)
         if top <= 0:
             continue
         at = np.linspace(0, top, STEPS)
-        lines.append((at, np.mean([_along(run, name, at) for run in runs], axis=0)))
+        lines.append((setting, at, np.mean([_along(run, name, at) for run in runs], axis=0)))
     return lines
 
 

@@ -168,12 +168,14 @@ def test_what_is_swept(tmp_path):
 
 
 def test_other_hyperparameters_are_settings_too(tmp_path):
+    knobs = {"learning_rate": 1.0, "base_kind": "reported"}
     runs = [
         run("rl", 1.0, seed, [(0.12, lost, 0.0)], run=f"r{seed}{beta}",
-            hyperparameters={"learning_rate": 1.0, "beta": beta, "base_kind": "reported"})
+            hyperparameters={**knobs, "beta": beta, "none": None})
         for seed in (0, 1) for beta, lost in ((0.1, 0.3), (0.2, 0.1))
     ]  # fmt: skip
-    (entry,) = at.at_gain(read(tmp_path, *runs), 0.06)
+    other = run("sft", 1.0, 0, [(0.1, 0.0, 0.0)], hyperparameters={**knobs, "none": 2.0})
+    entry, _ = at.at_gain(read(tmp_path, *runs, other), 0.06)
     assert entry.settings == (("0.2", "1"),) * 2
 
 

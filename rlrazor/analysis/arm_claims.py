@@ -109,10 +109,11 @@ def on_policy(results: Results, sft: Sequence[str]) -> Verdict:
 def advantage_norm(results: Results, sft: Sequence[str]) -> Verdict:
     """Holds if final runs of one variant forget more than SFT and of the other less.
 
-    Does not hold if both are decided and agree.
+    Does not hold if both are decided and agree. The number is what the word rests on: of the
+    variant nearer to undecided, or, where they differ, of their difference.
     """
     claim = "Dividing advantages by their standard deviation changes whether RL forgets less."
-    quantity = "excess over the SFT frontier, normalised advantages minus plain, final runs"
+    quantity = "excess over the SFT frontier, final runs, of the variant nearer to it, against 0"
     pair = norm_pair(results)
     named = [arm for arm in pair if arm]
     chosen = results.select(np.isin(results["arm"], [*named, *sft]))
@@ -135,10 +136,14 @@ def advantage_norm(results: Results, sft: Sequence[str]) -> Verdict:
     counts = [sum(cell.word == w for cell in full.cells) for w in (LESS, MORE)]
     text = (
         f"Over the SFT frontier, RL without normalisation forgets {points(plain.over_frontier)}"
-        f" ({plain.word}), with it {points(std.over_frontier)} ({std.word}). Of"
-        f" {len(full.cells)} settings RL forgets less in {counts[0]}, more in {counts[1]}."
+        f" ({plain.word}), with it {points(std.over_frontier)} ({std.word}); with it"
+        f" {points(_norm_gap(chosen, pair, sft))} more. Of {len(full.cells)} settings RL forgets"
+        f" less in {counts[0]}, more in {counts[1]}."
     )
-    gap = _norm_gap(chosen, pair, sft)
+    gap = min(plain.over_frontier, std.over_frontier, key=lambda excess: abs(excess.estimate))
+    if word == HOLDS:
+        gap = _norm_gap(chosen, pair, sft)
+        quantity = "excess over the SFT frontier, final runs, normalised minus plain, against 0"
     return Verdict("advantage_norm", claim, gap, quantity, chosen.n_runs, gap.n, word, text)
 
 

@@ -18,6 +18,7 @@ from rlrazor.analysis.statistics import R2_SCALE, RESAMPLES, Interval, cluster_b
 from rlrazor.lines import KL
 
 MIN_ROWS = 6  # twice the coefficients: fewer rows than that fit themselves
+MIN_ROWS_OF_ARM = 12  # of a fit within an arm, whose R2 is also adjusted for the three coefficients
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class WithinArm:
     """How well the predictor orders the runs of one arm."""
 
     arm: str
-    r2: Interval  # own curve, fitted to this arm alone
+    r2: Interval  # own curve, fitted to this arm alone; adjusted for its coefficients
     shared_r2: float  # the pooled curve on this arm's rows, about the arm's mean; may be negative
     spread: float  # standard deviation of forgetting in the arm: small spread makes R2 unkind
     n_rows: int
@@ -177,8 +178,9 @@ def within_arms(
 ) -> tuple[list[WithinArm], Interval]:
     """One entry an arm, and the mean R2 over arms with its interval over seeds.
 
-    An arm with fewer than MIN_ROWS rows, or in which nothing varies, has R2 NaN and no part in
-    the mean.
+    An arm with fewer than MIN_ROWS_OF_ARM rows, or in which nothing varies, has R2 NaN and no
+    part in the mean. R2 is adjusted, 1 - (1 - R2) (n - 1) / (n - 3) of n rows: a dozen rows of
+    which three coefficients explain nothing have an R2 of .18.
     """
     rows, _ = law_rows(results, predictor)
     x, y = _checked(rows, predictor)
@@ -189,10 +191,17 @@ def within_arms(
         mask = rows["arm"] == arm
         part, own_y = rows.select(mask), y[mask]
         sst = float(np.sum((own_y - np.mean(own_y)) ** 2))
-        enough = len(part) >= MIN_ROWS and np.ptp(x[mask]) > 0 and sst > 0
+        enough = len(part) >= MIN_ROWS_OF_ARM and np.ptp(x[mask]) > 0 and sst > 0
         if enough:
-            moments.append(seed_moments(part, predictor, all_seeds))
-            r2 = pooled_r2(part, predictor, resamples=resamples)
+            moments.append((seed_moments(part, predictor, all_seeds), len(part)))
+            whole = pooled_r2(part, predictor, resamples=resamples)
+            r2 = replace(
+                whole,
+                **{
+                    name: float(adjusted_r2(getattr(whole, name), len(part)))
+                    for name in ("estimate", "low", "high")
+                },
+            )
         else:
             r2 = Interval(math.nan, math.nan, math.nan, len(part.seeds))
         shared_sse = np.sum((own_y - shared[mask]) ** 2)
@@ -209,7 +218,7 @@ def within_arms(
         )
 
     def mean_r2(weights):
-        values = np.stack([_fitted_r2(m.weighted(weights)) for m in moments])
+        values = np.stack([adjusted_r2(_fitted_r2(m.weighted(weights)), n) for m, n in moments])
         present = np.isfinite(values)
         total = np.sum(np.where(present, values, 0.0), 0)
         return np.where(present.any(0), total / np.maximum(present.sum(0), 1), np.nan)
@@ -220,6 +229,11 @@ def within_arms(
         mean_r2, len(all_seeds), resamples=resamples, scale=R2_SCALE, kind="r2"
     )
     return entries, mean
+
+
+def adjusted_r2(r2: np.ndarray, rows: int) -> np.ndarray:
+    """For the three coefficients of a quadratic: unbiased where they explain nothing."""
+    return 1 - (1 - np.asarray(r2)) * (rows - 1) / (rows - 3)
 
 
 def left_out(

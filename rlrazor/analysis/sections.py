@@ -300,16 +300,17 @@ def data_section(results: Results, styles: Styles) -> Section:
         "methods",
         "How to read the numbers",
         (
-            "An interval covers 95 %: over seeds, whole seeds are resampled for R² and Student's "
-            "t is used for means and paired differences. Runs and checkpoints of one seed share "
+            "An interval is nominally 95 %: over seeds, whole seeds are resampled for R² and "
+            "Student's t is used for means and paired differences. Runs and checkpoints of one "
+            "seed share "
             "its data, its test questions and its base, so they are never counted as "
             "independent. Where all seeds share a base, intervals say nothing of other bases. "
             "With one seed there is an estimate and no interval. "
             + f"{tables.nominal(len(results.seeds))}",
             f"Here: {support(results)} “Holds” and “does not hold” need the whole interval on one "
-            "side of a threshold fixed beforehand; anything else is undecided. p-values are "
-            "adjusted for the number of comparisons (Benjamini-Hochberg, false discoveries "
-            "at 5 %).",
+            "side of a threshold; anything else is undecided. The verdicts are not corrected for "
+            "each other: of twenty claims about nothing, one is decided. Within a table, p-values "
+            "are adjusted for its rows (Benjamini-Hochberg, or Holm where it says so).",
             "Forgetting and its differences are percentage points of accuracy. KL is exact over "
             "the output classes (of an answer in words: over the vocabulary at every token, "
             "summed), in nats, a mean over the new task's test inputs. A scatter shows "

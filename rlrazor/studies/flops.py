@@ -5,10 +5,12 @@ from rlrazor.studies.programs import Setup
 
 
 def flops_per_iteration(setup: Setup, *, weights: int, tokens: int) -> float:
-    """By the formula of SFT Memorizes, RL Generalizes: 6N a token trained on, 2N a token read.
+    """By the count of SFT Memorizes, RL Generalizes: 6N a token trained on, 2N a token read.
 
-    N = `weights`, `tokens` those of a row. Sampling reads every token once. That prompts are shared
-    is not in it, nor is a teacher's own training.
+    Its formula 6N D_RL + 2N D_buffer has D_buffer = 6 D_RL on GeneralPoints, for the turns of
+    episodes that are sampled and not learnt from; here every sampled row is learnt from, and
+    D_buffer is D_RL. N = `weights`, `tokens` those of a row. Sampling reads every token once. That
+    prompts are shared is not in it, nor is a teacher's own training.
     """
     method = setup.method
     passes = method.passes

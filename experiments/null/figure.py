@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from rlrazor.analysis.hover import RC
 from rlrazor.analysis.results import Results, load_results
-from rlrazor.lines import KL
+from rlrazor.lines import FAMILY_MEANINGS, KL
 
 NOISE, LINES = "#7a818a", "#1b1f24"
 COLOURS = {"reward": "#0a74b0", "outside": "#d1560b", "near": "#9a55c0"}
@@ -21,9 +21,8 @@ def draw(files: Mapping[str, Path], directions: Path) -> Figure:
     with mpl.rc_context(RC):
         figure = Figure(figsize=(8.0, 4.4), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
-        for axes, column, what in zip(
-            panels, (KL, "prior/kl_base_policy_nats"), ("new", "prior"), strict=True
-        ):
+        columns = {"new": KL, "prior": "prior/kl_base_policy_nats"}
+        for axes, (what, column) in zip(panels, columns.items(), strict=True):
             for said, path in files.items():
                 results = load_results(path)
                 for name in np.unique(results["run"]):
@@ -37,16 +36,16 @@ def draw(files: Mapping[str, Path], directions: Path) -> Figure:
                 axes.plot(
                     at, 100 * mean, lw=2.4, color=NOISE if noise else LINES,
                     ls={"noise": "-", "noise_plain": "--", "line_sft1": "--"}.get(arm, "-"),
-                    label=str(untrained.of_arms(arm)["label"][0]),
+                    label=str(untrained.of_arms(arm)["label"][0]) if what == "new" else None,
                 )  # fmt: skip
             axes.set_xscale("log")
             axes.set_xlim(LOW, HIGH)
             axes.set_xlabel(f"KL(base‖policy) on the {what} task, nats")
         panels[0].set_ylabel("forgetting, percentage points")
         for family, colour in COLOURS.items():
-            panels[0].plot([], [], color=colour, label=f"training, {family}")
+            panels[0].plot([], [], color=colour, label=f"training, {FAMILY_MEANINGS[family]}")
         panels[0].plot([], [], color=NOISE, ls=":", label="training with a KL anchor")
-        figure.legend(loc="outside upper center", ncols=4, fontsize=7.5)
+        figure.legend(loc="outside upper center", ncols=2, fontsize=7.5)
         return figure
 
 

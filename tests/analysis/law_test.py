@@ -3,7 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from rlrazor.analysis.law import isotonic_law, left_out, pooled_r2, quadratic_law, within_arms
+from rlrazor.analysis.law import (
+    adjusted_r2,
+    isotonic_law,
+    left_out,
+    pooled_r2,
+    quadratic_law,
+    within_arms,
+)
 from rlrazor.analysis.results import Results, load_results
 from rlrazor.analysis.statistics import R2_SCALE, cluster_bootstrap
 from rlrazor.lines import KL
@@ -136,10 +143,11 @@ def test_within_arms_fits_each_arm_alone(results):
     for entry in entries:
         part = results.of_arms(entry.arm)
         x, y = part[KL], part["forgetting"]
-        assert entry.r2.estimate == pytest.approx(plain_r2(x, y), rel=1e-7)
+        adjusted = 1 - (1 - plain_r2(x, y)) * (len(y) - 1) / (len(y) - 3)
+        assert entry.r2.estimate == pytest.approx(adjusted, rel=1e-7)
         sse = np.sum((y - np.polyval(pooled, x)) ** 2)
         assert entry.shared_r2 == pytest.approx(1 - sse / np.sum((y - y.mean()) ** 2))
-        assert entry.shared_r2 <= entry.r2.estimate
+        assert entry.shared_r2 <= plain_r2(x, y)
         assert entry.spread == pytest.approx(np.std(y))
         assert entry.n_runs == part.n_runs
     assert mean.estimate == pytest.approx(np.mean([entry.r2.estimate for entry in entries]))
@@ -162,13 +170,24 @@ def test_pooled_r2_can_be_between_methods_only():
 
 
 def test_arms_too_small_or_constant_have_no_r2():
-    x = np.concatenate([np.arange(10.0), np.arange(3.0), np.ones(8)])
-    y = np.concatenate([np.arange(10.0) / 50, np.arange(3.0) / 50, np.arange(8) / 50])
-    arm = ["sft1"] * 10 + ["grpo"] * 3 + ["dft"] * 8
-    entries, mean = within_arms(of_points(x, y, arm=arm, seed=np.arange(21) % 2))
+    x = np.concatenate([np.arange(12.0), np.arange(11.0), np.ones(14)])
+    y = np.concatenate([np.arange(12.0) / 50, np.arange(11.0) / 50, np.arange(14) / 50])
+    arm = ["sft1"] * 12 + ["grpo"] * 11 + ["dft"] * 14
+    entries, mean = within_arms(of_points(x, y, arm=arm, seed=np.arange(37) % 2))
     known = {entry.arm: np.isfinite(entry.r2.estimate) for entry in entries}
     assert known == {"sft1": True, "grpo": False, "dft": False}
     assert mean.estimate == pytest.approx(1.0)
+
+
+def test_adjusted_r2_of_noise_is_0_on_average():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(400):
+        x, y = rng.uniform(size=12), rng.standard_normal(12)
+        found.append((plain_r2(x, y), float(adjusted_r2(np.float64(plain_r2(x, y)), 12))))
+    plain, adjusted = np.mean(found, axis=0)
+    assert plain == pytest.approx(2 / 11, abs=0.03)
+    assert adjusted == pytest.approx(0, abs=0.03)
 
 
 def test_left_out_is_the_other_arms_curve(results):

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from rlrazor.analysis.hover import RC
 from rlrazor.analysis.results import Results, load_results
-from rlrazor.lines import FAMILY_MEANINGS, KL
+from rlrazor.lines import FAMILY_MEANINGS, KL, Family
 
 NOISE, LINES = "#7a818a", "#1b1f24"
-COLOURS = {"reward": "#0a74b0", "outside": "#d1560b", "near": "#9a55c0"}
+COLOURS: Mapping[Family, str] = {"reward": "#0a74b0", "outside": "#d1560b", "near": "#9a55c0"}
 LOW, HIGH = 0.01, 10.0
 
 

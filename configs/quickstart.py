@@ -1,7 +1,8 @@
 """Both axes in a few minutes on a CPU: what the quickstart runs, one study after the other.
 
 Command:  python experiments/quickstart.py [--config=configs/quickstart.py:quick]
-Modes:    `:full`   digits: every arm, 5 learning rates, 5 seeds; points: SFT and GRPO, 3 seeds
+Modes:    `:full`   digits: every arm, 5 learning rates, 5 seeds; points: SFT at two rates
+                    and GRPO, 3 seeds
           `:quick`  the same code on fewer runs; what CI runs
 Expected: at most eight minutes on two CPU cores
 """

@@ -139,7 +139,9 @@ def get_config(mode: str = "full") -> ConfigDict:
         config.seeds = (0, 1, 2)
         config.iterations = 16
         config.rows = 512
-        config.checkpoints = (0.25, 1.0)
+        # SFT's frontier: what it forgets is first of all a matter of its rate.
+        config.learning_rates.sft = (1e-4, 1e-3)
+        config.checkpoints = (0.1, 0.3, 1.0)
         config.measure.hands = 1536
         config.measure.questions = 64
         config.measure.kl_prompts = 128

@@ -175,7 +175,8 @@ CENTRED = REWARDS - MEAN
 STANDARDISED = CENTRED / (REWARDS.std(axis=1, keepdims=True) + 1e-4)
 OTHERS = np.array([[np.delete(row, i).mean() for i in range(5)] for row in REWARDS])
 OF_METHOD = {
-    "grpo": CENTRED, "grpo_kl": CENTRED, "grpo_std": STANDARDISED, "dapo": STANDARDISED,
+    "grpo": CENTRED, "grpo_kl": CENTRED, "rapo": CENTRED, "grpo_std": STANDARDISED,
+    "dapo": STANDARDISED,
     "gspo": STANDARDISED, "rloo": REWARDS - OTHERS, "reinforce": REWARDS,
 }  # fmt: skip
 

@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from configs.names import Names
 
 IMITATE = (
-    "sft", "dft", "eaft", "talr", "psft", "sft_kl_base_policy", "simpo", "dpo", "self_sft",
-    "iterative_sft", "distilled",
+    "sft", "dft", "eaft", "talr", "psft", "sft_kl_base_policy", "sft_kl_prior", "simpo",
+    "dpo", "self_sft", "iterative_sft", "distilled",
 )  # fmt: skip
 EXPLORE = (
     "grpo", "grpo_std", "rloo", "reinforce", "dapo", "gspo", "ppo", "grpo_kl", "rapo",
@@ -71,8 +71,8 @@ def get_config(mode: str = "full") -> ConfigDict:
 
     # Of a method, or of one arm by its name. By `:select`, the best in-distribution success of a
     # seed that is not reported. At no rate did SimPO, DPO or SDFT succeed more often than the base;
-    # they have the rate that loses least. EAFT, TALR and RaPO came later and were not swept: they
-    # have DFT's and GRPO's.
+    # they have the rate that loses least. EAFT, TALR, RaPO and the anchor on prior tasks came
+    # later and were not swept: they have DFT's, GRPO's and SFT's.
     rates = {**dict.fromkeys(IMITATE, 1e-3), **dict.fromkeys(EXPLORE, 1e-4)}
     rates |= {"dft": 3e-4, "eaft": 3e-4, "talr": 3e-4}
     rates |= {"simpo": 1e-5, "dpo": 1e-5, "self_sft": 1e-4, "iterative_sft": 1e-4}

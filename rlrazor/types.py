@@ -66,6 +66,7 @@ class Rows:
     advantages: jax.Array | None = None  # f32[B]
     turns: Turns | None = None
     rejected: "Rows | None" = None  # a wrong answer to the same prompt
+    anchor: "Rows | None" = None  # what the base says to another prompt, as many rows
     demonstrated: "Rows | None" = None  # the same answer behind an in-context demonstration
     old_logprobs: jax.Array | None = None  # f32[B, T] of the policy when the iteration began
     base_logprobs: jax.Array | None = None  # f32[B, T]

@@ -69,7 +69,7 @@ def make_world(
     tasks = training_tasks(variant, speech.vocabulary, rules=rules, seed=0)
     short = answering(policy, min(policy.answer_tokens, sizes.prior_answer_tokens))
     return World(
-        train=OnDevice(tasks, expert=itself, end=speech.end),
+        train=OnDevice(tasks, expert=itself, end=speech.end, anchors=tests.prior),
         measurements=[
             *_under(tests, policy, sizes),
             measure.suites(

@@ -86,6 +86,29 @@ def anchored_nll(
     return loss, {**metrics, "kl_nats": nats}
 
 
+def anchored_elsewhere_nll(
+    policy: Policy, params: Params, reads: Reads, rows: Rows, *, coefficient: float
+) -> tuple[jax.Array, Metrics]:
+    """nll + coefficient KL(base || policy) of the base's own answers to prompts of other tasks.
+
+    The KL is exact, and a sum over the tokens of those answers for each demonstrated token: one
+    scale for both terms, however long either is (arXiv 2605.26097).
+    """
+    anchor = given(rows.anchor, "rows.anchor")
+    base = read_constant(policy, given(reads.base, "reads.base"), anchor)
+    _, divergence = logprobs_and_divergence(
+        policy,
+        policy.read(params, anchor),
+        base,
+        lambda log_policy, log_base: kl(log_base, log_policy),
+    )
+    loss, metrics = nll_loss(logprobs_of(policy, params, rows), rows.mask)
+    held = anchor.mask & jnp.any(rows.mask, axis=1, keepdims=True)  # not beside a row of padding
+    nats = jnp.sum(jnp.where(held, divergence, 0.0))
+    loss += coefficient * nats / jnp.maximum(jnp.sum(rows.mask), 1)
+    return loss, {**metrics, "kl_nats": nats}
+
+
 def simpo(
     policy: Policy, params: Params, reads: Reads, rows: Rows, *, beta: float, margin: float
 ) -> tuple[jax.Array, Metrics]:

@@ -43,6 +43,8 @@ class Objective(Protocol):
 class Demonstrations:
     """An expert's answers; of data, the answers in the file."""
 
+    anchored: bool = False  # each beside an answer of the base to a prompt of another task
+
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:

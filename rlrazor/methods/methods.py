@@ -66,6 +66,16 @@ sft_kl_base_policy = Method(
     knobs={"coefficient": 0.5},  # the strongest of arXiv 2510.00237
     passes=Passes(base=1),
 )
+sft_kl_prior = Method(
+    "sft_kl_prior",
+    "SFT + KL on prior-like samples",
+    "outside",
+    Demonstrations(anchored=True),
+    imitation.anchored_elsewhere_nll,
+    knobs={"coefficient": 1.0},  # ours
+    passes=Passes(base=1),
+    roles="",
+)
 simpo = Method(
     "simpo",
     "SimPO",

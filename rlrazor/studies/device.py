@@ -49,11 +49,15 @@ class OnDevice:
     tasks: Task  # a tree with leaves [M, ...], of `versions`
     expert: Callable[[Any], Expert] | None = None  # of the version drawn; None: there is none
     end: int | None = None  # the token behind a demonstrated answer
+    # Versions of tasks whose prompts the base answers for a method that is held to it there.
+    anchors: Task | None = None
 
     def refusal(self, setup: Setup) -> str | None:
         """Why the method cannot be had here; None where it can."""
         if self.expert is None and needs_expert(setup.method):
             return "learns from demonstrations, and the task has no expert to give them"
+        if anchored(setup.method) and self.anchors is None:
+            return "is held to the base on prompts of other tasks, and the world has none for it"
         if setup.side_by_side > 1 and not setup.policy.replicated:
             return "has a model that is cut over devices, and is trained by itself: side_by_side=1"
         if setup.turns > 1 and getattr(setup.method.source, "demonstrated", False):
@@ -106,7 +110,10 @@ class OnDevice:
                 states = sources.deal(source, task, keys)
                 return make(task, self.expert(task), states, keys, end=self.end)  # type: ignore
 
-            return by_keys(shown, policy.mesh, task, keys), {}
+            rows = by_keys(shown, policy.mesh, task, keys)
+            if anchored(method):
+                rows = dataclasses.replace(rows, anchor=self._anchor(setup, given, key))
+            return rows, {}
         params = player(setup, state, given)
         dealt = by_keys(deal, policy.mesh, task, keys)
         played = policy.play(
@@ -118,6 +125,22 @@ class OnDevice:
             expert = self.expert(task)  # type: ignore[misc]
             rows = sources.demonstrated(task, expert, played.dealt, keys, rows, end=self.end)  # type: ignore
         return rows, sources.metrics_of(played)
+
+    def _anchor(self, setup: Setup, given: Given, key: jax.Array) -> Rows:
+        """The base's own answers to prompts of one of the anchors."""
+        policy = setup.policy
+        version_key, example_key = jax.random.split(jax.random.fold_in(key, 2))
+        anchors = replicate(self.anchors, policy.mesh)
+        version = jax.random.randint(version_key, (), 0, len(jax.tree.leaves(anchors)[0]))
+        task = jax.tree.map(lambda leaf: leaf[version], anchors)
+        keys = jax.random.split(example_key, setup.sizes.prompts)
+        dealt = by_keys(deal, policy.mesh, task, keys)
+        played = policy.play(given.base, task, dealt, keys, policy.sampling, turns=1)
+        found = sources.rows_of(played)
+        return Rows(
+            found.tokens, found.count, found.mask, found.prompt_count,
+            prompt_size=found.prompt_size,
+        )  # fmt: skip
 
     def advancing(self, setup: Setup, whole: Any) -> Callable[..., tuple[RunState, Metrics]]:
         """`(run, state, given, done) -> (state, metrics)`, compiled when first called.
@@ -142,6 +165,11 @@ def needs_expert(method: Method) -> bool:
     """Whether a demonstration is among what the method learns from or is shown."""
     source = method.source
     return isinstance(source, Demonstrations | Pairs) or source.demonstrated
+
+
+def anchored(method: Method) -> bool:
+    """Whether the method is also held to what the base says to prompts of other tasks."""
+    return getattr(method.source, "anchored", False)
 
 
 def sampled(params: Any, policy: Any, task: Task, keys: jax.Array, sampling: Sampling, **how: int):

@@ -18,4 +18,7 @@ def flops_per_iteration(setup: Setup, *, weights: int, tokens: int) -> float:
     read = sampled + passes.base + passes.teacher + passes.policy
     read += 2 * passes.average  # of rows behind a demonstration, twice as long
     rows = setup.sizes.rows * (2 if isinstance(method.source, Pairs) else 1)
-    return float(weights * (6 * method.epochs + 2 * read) * rows * tokens)
+    of_token = 6 * method.epochs + 2 * read
+    if getattr(method.source, "anchored", False):  # the base samples and reads the anchor alone
+        of_token = 2 * 6 * method.epochs + 2 * (1 + passes.base)
+    return float(weights * of_token * rows * tokens)

@@ -76,6 +76,8 @@ class OnHost:
             return "learns from demonstrations, and the data have no answers to imitate"
         if isinstance(source, Pairs) and any(q.rejected is None for q in self.questions):
             return 'learns from pairs, and a line of the data has no wrong answer ("rejected")'
+        if getattr(source, "anchored", False):
+            return "is held to the base on prompts of other tasks, and a file has none for it"
         demonstrated = getattr(source, "demonstrated", False)
         if demonstrated and first.demonstrated is None:
             return "shows demonstrations, and the data have no answers to show"

@@ -1,5 +1,6 @@
 """Every method reads a language model as it reads the same model given as plain functions."""
 
+import dataclasses
 import functools
 
 import chex
@@ -15,6 +16,7 @@ from rlrazor.models.value_head import ValueHead
 from rlrazor.policies.function import FunctionPolicy
 from rlrazor.runtime.mesh import make_mesh
 from rlrazor.sampling.decode import Sampling, make_stops
+from rlrazor.studies.device import anchored
 from tests.oracles import tiny_transformers, toy_policy
 from tests.oracles.tiny_transformers import quick
 from tests.oracles.toy_policy import ANSWER_TOKENS, END, SPELLING, V
@@ -58,7 +60,8 @@ def rows_of(policy, method):
     states = sources.deal(method.source, TASK, KEYS)
     if not isinstance(method.source, Episodes):
         given = sources.pairs if isinstance(method.source, Pairs) else sources.demonstrations
-        return given(TASK, TEACHER, states, KEYS, end=END)
+        rows = given(TASK, TEACHER, states, KEYS, end=END)
+        return dataclasses.replace(rows, anchor=rows if anchored(method) else None)
     played = policy.play(params(0), TASK, states, KEYS, SAMPLING, turns=2, samples=4)
     rows = sources.rows_of(played)
     if method.source.demonstrated:

@@ -45,7 +45,7 @@ def test_reads_say_whose_weights_must_be_in_memory():
         for reader in ("base", "teacher", "average", "critic")
     }
     assert found == {
-        "base": {"sft_kl_base_policy", "dpo", "self_sft", "grpo_kl", "rapo"},
+        "base": {"sft_kl_base_policy", "sft_kl_prior", "dpo", "self_sft", "grpo_kl", "rapo"},
         "teacher": {"distilled", "on_policy_distillation"},
         "average": {"sdft"},
         "critic": {"ppo"},

@@ -74,6 +74,7 @@ def rows() -> Rows:
         turns=turns,
         correct=jnp.asarray(CORRECT),
         rejected=toy_policy.rows_of(WRONG, WRONG_MASK),
+        anchor=toy_policy.rows_of(WRONG, WRONG_MASK),
         demonstrated=dataclasses.replace(behind, prompt_size=2 + SHIFT),
         prompt_size=2,
     )
@@ -217,6 +218,11 @@ def by_hand(name, trained):
         case "sft_kl_base_policy":
             anchor = mean_kl(twin(BASE)[0], log_policy)
             return loss_twins.nll(logprobs, MASK) + knobs["coefficient"] * anchor
+        case "sft_kl_prior":
+            said, base = wrong(params)[0], wrong(BASE)[0]
+            at = zip(*np.nonzero(WRONG_MASK), strict=True)
+            nats = sum(loss_twins.kl(base[b, t], said[b, t]) for b, t in at)
+            return loss_twins.nll(logprobs, MASK) + knobs["coefficient"] * nats / MASK.sum()
         case "simpo":
             return loss_twins.simpo(logprobs, MASK, wrong(params)[1], WRONG_MASK, **knobs)
         case "dpo":

@@ -27,7 +27,17 @@ from tests.oracles.toy_policy import END, ZERO, Sums, V
 QUIET = {"tensorboard": False, "checkpoint_every_seconds": 1e9}  # how `drive` is called
 PPO = methods.ppo.tuned(answer_token=5, critic=(3,), epochs=2)
 METHODS = {**methods.all_methods(), "ppo": PPO}
-IMITATION = ("sft", "dft", "eaft", "talr", "psft", "sft_kl_base_policy", "simpo", "dpo")
+IMITATION = (
+    "sft",
+    "dft",
+    "eaft",
+    "talr",
+    "psft",
+    "sft_kl_base_policy",
+    "simpo",
+    "dpo",
+    "sft_kl_prior",
+)
 
 
 @struct.dataclass
@@ -68,7 +78,8 @@ def stacked(*tasks):
 
 @functools.cache
 def on_device(*shifts, pay=1.0):
-    return OnDevice(stacked(*(task(s, pay=pay) for s in shifts or (0,))), expert=itself, end=END)
+    tasks = stacked(*(task(s, pay=pay) for s in shifts or (0,)))
+    return OnDevice(tasks, expert=itself, end=END, anchors=stacked(task(2), task(3)))
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import pytest
 
 from rlrazor.methods import methods
 from rlrazor.sampling.episodes import deal
-from rlrazor.studies.device import itself, needs_expert, versions
+from rlrazor.studies.device import anchored, itself, needs_expert, versions
 from rlrazor.studies.programs import POOL
 from tests.oracles import toy_study
 from tests.oracles.toy_study import (
@@ -106,6 +106,23 @@ def test_who_needs_an_expert():
     lacking = dataclasses.replace(on_device(), expert=None)
     assert "no expert" in str(lacking.refusal(setup("sft")))
     assert lacking.refusal(setup("grpo")) is None
+
+
+def test_an_anchor_is_what_the_base_says_to_other_prompts():
+    method = methods.sft_kl_prior
+    assert anchored(method)
+    lacking = dataclasses.replace(on_device(), anchors=None)
+    assert "the world has none for it" in str(lacking.refusal(setup("sft_kl_prior")))
+    assert on_device().refusal(setup("sft_kl_prior")) is None
+    rows, _ = drawn("sft_kl_prior")
+    plain, _ = drawn("sft")
+    np.testing.assert_array_equal(rows.tokens, plain.tokens)  # the demonstrations are SFT's
+    assert len(rows.anchor.tokens) == len(rows.tokens)
+    assert rows.anchor.mask.any(axis=1).all()
+    # Of the base, whoever is trained; and other keys ask other prompts.
+    again, _ = drawn("sft_kl_prior", start=jax.tree.map(lambda x: x + 1.0, given().base))
+    np.testing.assert_array_equal(again.anchor.tokens, rows.anchor.tokens)
+    assert not np.array_equal(drawn("sft_kl_prior", 1)[0].anchor.tokens, rows.anchor.tokens)
 
 
 def test_a_rows_tokens_are_its_slots():

@@ -15,7 +15,8 @@ from tests.oracles.toy_study import METHODS, on_device, setup
 # Passes a row and weight, each of 2 FLOPs a token: forward 1, backward 2.
 PASSES = {
     "sft": 3, "dft": 3, "eaft": 3, "talr": 3 + 1, "psft": 3 + 1, "sft_kl_base_policy": 3 + 1,
-    "simpo": 2 * 3, "dpo": 2 * (3 + 1), "self_sft": 1 + 3, "iterative_sft": 1 + 3,
+    "sft_kl_prior": 3 + (1 + 1 + 3), "simpo": 2 * 3, "dpo": 2 * (3 + 1),
+    "self_sft": 1 + 3, "iterative_sft": 1 + 3,
     "grpo": 1 + 3, "grpo_std": 1 + 3, "rloo": 1 + 3, "reinforce": 1 + 3, "dapo": 1 + 3,
     "gspo": 1 + 3, "ppo": 1 + 1 + 2 * 3, "grpo_kl": 1 + 1 + 3, "rapo": 1 + 1 + 3,
     "distilled": 1 + 3, "on_policy_distillation": 1 + 1 + 3, "sdft": 1 + 2 + 3,

@@ -7,7 +7,10 @@ import pytest
 
 from configs.razor_null import get_config
 from experiments.null import table
+from rlrazor.analysis.gain import contrasts, quantities
+from rlrazor.analysis.gain_sections import contrast_table, gain_table, reported
 from rlrazor.analysis.results import load_results
+from rlrazor.analysis.style import arm_styles
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -49,6 +52,17 @@ def test_the_second_order():
     _, directions = null()
     made = table.ratios(table.second_order(load_results(directions))).splitlines()
     assert rows_of("null_curve.md", "| inputs |") == made[2:]
+
+
+def test_methods_at_the_same_gain():
+    results = load_results(RESULTS / "gp_frontier_small.jsonl.xz")
+    styles = arm_styles(results)
+    for table_of, head in (
+        (gain_table(reported(results), quantities(results), styles), "| Method | Gain | Rate |"),
+        (contrast_table(contrasts(results), styles), "| Method | Gain | Quantity |"),
+    ):
+        made = ["| " + " | ".join(row) + " |" for row in table_of.rows]
+        assert rows_of("frontier.md", head) == made
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.xz")), ids=lambda path: path.name)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from rlrazor.methods.method import Demonstrations, Pairs
 from rlrazor.runtime.mesh import rows_at, shapes_at
-from rlrazor.studies.host import behind, behind_buckets, learner, sampler
+from rlrazor.studies.host import NO_ANCHOR, behind, behind_buckets, learner, sampler
 from rlrazor.studies.measurements import AS_IT_IS, GREEDY, distances
 from rlrazor.studies.programs import ADAPTERS, Given, RunState, Setup, initial, state_shardings
 from rlrazor.studies.questions import answerer
@@ -113,10 +113,13 @@ def training_calls(arm: Planned, asked: Asked) -> Iterator[Call]:
     """`sample`, where answers are sampled, and `learn`, for every bucket.
 
     Pairs, and rows behind demonstrations, come in buckets of two kinds; the second is the largest.
+    ValueError for a method that questions of the host cannot have.
     """
     setup, state, given = arm.setup, arm.state, arm.given
     method, sizes, mesh = setup.method, setup.sizes, setup.policy.mesh
     source, passes = method.source, method.passes
+    if getattr(source, "anchored", False):
+        raise ValueError(f"{method.label} {NO_ANCHOR}; plan another arm")
     learn = learner(setup, state)
     readers = [name for name in ("base", "teacher") if getattr(passes, name)]
     read = arm.reading("parameters", "optimizer", "average", "critic", *readers)

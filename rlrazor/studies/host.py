@@ -31,6 +31,7 @@ from rlrazor.studies.study import Run
 from rlrazor.tasks.protocol import Verdict
 from rlrazor.types import Metrics, Params, Rows
 
+NO_ANCHOR = "is held to the base on prompts of other tasks, and a file has none for it"
 # (prompts, answers, truths) -> a verdict of each answer; rewards may be graded
 Judge = Callable[[Sequence[str], Sequence[str], Sequence[Any]], Sequence[Verdict]]
 
@@ -77,7 +78,7 @@ class OnHost:
         if isinstance(source, Pairs) and any(q.rejected is None for q in self.questions):
             return 'learns from pairs, and a line of the data has no wrong answer ("rejected")'
         if getattr(source, "anchored", False):
-            return "is held to the base on prompts of other tasks, and a file has none for it"
+            return NO_ANCHOR
         demonstrated = getattr(source, "demonstrated", False)
         if demonstrated and first.demonstrated is None:
             return "shows demonstrations, and the data have no answers to show"

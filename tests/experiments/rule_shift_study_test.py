@@ -39,7 +39,7 @@ NAMES = [
 class Rows:
     """A world that plans without tables: rows of 100 tokens and 40 a turn."""
 
-    refusal = OnDevice(None, expert=itself).refusal
+    refusal = OnDevice(None, expert=itself, anchors=()).refusal
 
     def row_tokens(self, setup):
         return 100 + 40 * setup.turns

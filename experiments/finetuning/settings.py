@@ -10,7 +10,7 @@ from typing import Any
 from rlrazor.api.model import Pretrained, Template, load
 from rlrazor.api.questions import Asked, Fields, Format, questions
 from rlrazor.methods import methods
-from rlrazor.methods.method import Demonstrations, Method, Pairs
+from rlrazor.methods.method import Method
 from rlrazor.policies.language import Lora
 from rlrazor.runtime.mesh import make_mesh
 from rlrazor.sampling.decode import Sampling
@@ -82,7 +82,7 @@ def chosen_methods(config: Any) -> list[Method]:
 
 def sizes_of(method: Method, config: Any) -> Sizes:
     """Rows of a step."""
-    if isinstance(method.source, Demonstrations | Pairs):
+    if method.imitates:
         return Sizes(config.rows, 1, config.minibatches, config.rows_at_once)
     rows = config.prompts * config.samples
     return Sizes(rows, config.samples, config.minibatches, config.rows_at_once)
@@ -152,8 +152,7 @@ def judge_of(config: Any) -> Judge:
 
 
 def world_of(config: Any, base: Pretrained) -> World:
-    sources = [method.source for method in chosen_methods(config)]
-    imitates = [isinstance(source, Demonstrations | Pairs) for source in sources]
+    chosen = chosen_methods(config)
     sizes = Asked(
         prompt_buckets=tuple(config.prompt_buckets),
         row_buckets=tuple(config.row_buckets),
@@ -161,10 +160,10 @@ def world_of(config: Any, base: Pretrained) -> World:
         at_once=config.test_at_once,
         rows_at_once=config.rows_at_once,
         seed=config.test_seed,
-        pairs=any(isinstance(source, Pairs) for source in sources),
-        demonstrated=any(getattr(source, "demonstrated", False) for source in sources),
-        imitated=any(imitates),
-        judged=not all(imitates),
+        pairs=any(method.paired for method in chosen),
+        demonstrated=any(method.demonstrated for method in chosen),
+        imitated=any(method.imitates for method in chosen),
+        judged=not all(method.imitates for method in chosen),
         fields=FIELDS,
     )
     return questions(

@@ -19,7 +19,7 @@ from experiments.finetuning.settings import (
 )
 from experiments.planning.costs import Cost, bytes_on_device, cost_of
 from rlrazor.api.model import base_shapes
-from rlrazor.methods.method import Demonstrations, Method, Pairs
+from rlrazor.methods.method import Method
 from rlrazor.models.cache import init_cache
 from rlrazor.models.pretrained_config import read_config
 from rlrazor.models.released import SHAPES, released_shape
@@ -153,7 +153,7 @@ def least_traffic(arm: Planned, call: Call, held: dict[str, float], cached: floa
     if call.name == "measure":
         return 2 * parts * gathered
     # Every pass over the rows reads the weights; the update reads and writes what it moves.
-    method, rows = setup.method, 2 if isinstance(setup.method.source, Pairs) else 1
+    method, rows = setup.method, 2 if setup.method.paired else 1
     passes = method.passes
     once = (2 + (config.remat == "full")) * gathered + 2 * trained * 4 / mesh.size
     beside = (passes.base + passes.teacher + passes.average + passes.policy) * gathered
@@ -198,9 +198,8 @@ def _fits(config: Any, method: Method, shape: TransformerConfig, accelerator: Ac
     of_param, of_mu, of_nu, of_compute = (
         jnp.dtype(config[f"{name}_dtype"]).itemsize for name in ("param", "mu", "nu", "compute")
     )
-    sampled = not isinstance(method.source, Demonstrations | Pairs)
     tokens = max(config.prompt_buckets) + config.answer_tokens
-    read = tokens if sampled else max(config.row_buckets)
+    read = max(config.row_buckets) if method.imitates else tokens
     trained = 0 if config.lora.rank else weights
     models = 1 + sum(method.reads(name) for name in ("teacher", "average"))
     held = weights * of_param / devices  # the base
@@ -211,7 +210,8 @@ def _fits(config: Any, method: Method, shape: TransformerConfig, accelerator: Ac
     logits = 3 * 4 * config.rows_at_once * config.vocabulary_chunk * s.vocabulary / tensor
     head = 8 * s.vocabulary * s.width / tensor
     learning = held + trained * 4 / devices + kept + of_layer / tensor + logits + head
-    rows = max(config.test_at_once, sizes_of(method, config).rows if sampled else 0) / fsdp
+    sampled = 0 if method.imitates else sizes_of(method, config).rows
+    rows = max(config.test_at_once, sampled) / fsdp
     cache = rows * tokens * 2 * s.layers * s.kv_heads * s.head_dim * of_compute / tensor
     gathered = weights * of_compute / tensor
     draws = 3 * 4 * rows * s.vocabulary

@@ -8,7 +8,7 @@ from experiments.rule_shift.base import Spoken
 from experiments.rule_shift.tasks import TURNS
 from experiments.rule_shift.world import make_world
 from rlrazor.methods import methods
-from rlrazor.methods.method import Demonstrations, Method, Pairs
+from rlrazor.methods.method import Method
 from rlrazor.studies.flops import flops_per_iteration
 from rlrazor.studies.language import LanguageStudy, Settings
 from rlrazor.studies.plan import Arm, Start
@@ -98,7 +98,7 @@ def sizes_of(named: Named, config: Any) -> Sizes:
     A group is read whole, so that its prompt is read once.
     """
     rows, samples = config.rows, 1
-    if not isinstance(named.method.source, Demonstrations | Pairs):
+    if not named.method.imitates:
         samples = config.samples
     group = samples * config.minibatches
     rows = max(rows // named.setting.turns // group, 1) * group

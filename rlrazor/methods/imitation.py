@@ -141,13 +141,13 @@ def dpo(
 
 
 def with_base_logprobs(policy: Policy, params: Params, reads: Reads, rows: Rows, **_: Any) -> Rows:
-    """Of both answers of a pair."""
+    """Of a row, and of its wrong answer where it has one."""
     base = given(reads.base, "reads.base")
 
     def scored(rows: Rows) -> Rows:
         return dataclasses.replace(rows, base_logprobs=logprobs_of(policy, base, rows))
 
-    rejected = scored(given(rows.rejected, "rows.rejected"))
+    rejected = None if rows.rejected is None else scored(rows.rejected)
     return dataclasses.replace(scored(rows), rejected=rejected)
 
 

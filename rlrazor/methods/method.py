@@ -149,6 +149,26 @@ class Method:
         """The objective with its knobs; differentiable in `params` and `reads.critic`."""
         return self.objective(policy, params, reads, rows, **self.knobs)
 
+    @property
+    def imitates(self) -> bool:
+        """Whether an expert's answers are learnt from, and none that are sampled."""
+        return not isinstance(self.source, Episodes)
+
+    @property
+    def paired(self) -> bool:
+        """Whether a wrong answer stands beside each, and a row is two."""
+        return isinstance(self.source, Pairs)
+
+    @property
+    def anchored(self) -> bool:
+        """Whether it is also held to what the base says to prompts of other tasks."""
+        return isinstance(self.source, Demonstrations) and self.source.anchored
+
+    @property
+    def demonstrated(self) -> bool:
+        """Whether sampled answers are also read behind an in-context demonstration."""
+        return isinstance(self.source, Episodes) and self.source.demonstrated
+
     def reads(self, reader: Reader) -> bool:
         """Whether those weights must be in memory."""
         if reader == "critic":

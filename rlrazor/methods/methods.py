@@ -197,10 +197,10 @@ rapo = Method(
     "GRPO + retention reward",
     "reward",
     Episodes(),
-    reward.rapo,
+    reward.grpo,
     knobs={**_CLIP, "retention": 0.5},  # ours
     weight=answers,
-    prepare=reward.with_base_logprobs,
+    prepare=imitation.with_base_logprobs,
     normalise=reward.with_retention,
     advantage=centred,
     passes=Passes(base=1),

@@ -26,7 +26,14 @@ from rlrazor.types import Metrics, Params, Rows
 
 
 def grpo(
-    policy: Policy, params: Params, reads: Reads, rows: Rows, *, clip_low: float, clip_high: float
+    policy: Policy,
+    params: Params,
+    reads: Reads,
+    rows: Rows,
+    *,
+    clip_low: float,
+    clip_high: float,
+    **_: Any,
 ) -> tuple[jax.Array, Metrics]:
     """The loss of Dr. GRPO, which RL's Razor uses and calls GRPO: sums over a longest answer."""
     logprobs = logprobs_of(policy, params, rows)
@@ -109,25 +116,6 @@ def gspo(
         clip_low=clip_low,
         clip_high=clip_high,
     )
-
-
-def rapo(
-    policy: Policy,
-    params: Params,
-    reads: Reads,
-    rows: Rows,
-    *,
-    clip_low: float,
-    clip_high: float,
-    retention: float,
-) -> tuple[jax.Array, Metrics]:
-    """grpo, whose advantages `with_retention` has changed."""
-    return grpo(policy, params, reads, rows, clip_low=clip_low, clip_high=clip_high)
-
-
-def with_base_logprobs(policy: Policy, params: Params, reads: Reads, rows: Rows, **_: Any) -> Rows:
-    base = given(reads.base, "reads.base")
-    return dataclasses.replace(rows, base_logprobs=logprobs_of(policy, base, rows))
 
 
 def with_retention(rows: Rows, *, retention: float, **_: Any) -> Rows:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlrazor.methods.method import Demonstrations, Pairs
+from rlrazor.methods.method import Episodes
 from rlrazor.runtime.mesh import rows_at, shapes_at
 from rlrazor.studies.host import NO_ANCHOR, behind, behind_buckets, learner, sampler
 from rlrazor.studies.measurements import AS_IT_IS, GREEDY, distances
@@ -118,7 +118,7 @@ def training_calls(arm: Planned, asked: Asked) -> Iterator[Call]:
     setup, state, given = arm.setup, arm.state, arm.given
     method, sizes, mesh = setup.method, setup.sizes, setup.policy.mesh
     source, passes = method.source, method.passes
-    if getattr(source, "anchored", False):
+    if method.anchored:
         raise ValueError(f"{method.label} {NO_ANCHOR}; plan another arm")
     learn = learner(setup, state)
     readers = [name for name in ("base", "teacher") if getattr(passes, name)]
@@ -128,10 +128,10 @@ def training_calls(arm: Planned, asked: Asked) -> Iterator[Call]:
         count, tokens = rows.tokens.shape
         return Call("learn", learn, (state, given, rows), read, count, tokens)
 
-    if isinstance(source, Demonstrations | Pairs):
+    if not isinstance(source, Episodes):
         for size in sorted(asked.row_buckets):
             rows = _conversations(sizes.rows, size, mesh)
-            if isinstance(source, Pairs):
+            if method.paired:
                 wrong = _conversations(sizes.rows, max(asked.row_buckets), mesh)
                 rows = dataclasses.replace(rows, rejected=wrong)
             yield learning(rows)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from rlrazor.methods import sources
-from rlrazor.methods.method import Demonstrations, Method, Pairs
 from rlrazor.runtime.mesh import compile_once, on_mesh, replicate
 from rlrazor.sampling.decode import Sampling
 from rlrazor.sampling.episodes import deal
@@ -54,13 +53,13 @@ class OnDevice:
 
     def refusal(self, setup: Setup) -> str | None:
         """Why the method cannot be had here; None where it can."""
-        if self.expert is None and needs_expert(setup.method):
+        if self.expert is None and (setup.method.imitates or setup.method.demonstrated):
             return "learns from demonstrations, and the task has no expert to give them"
-        if anchored(setup.method) and self.anchors is None:
+        if setup.method.anchored and self.anchors is None:
             return "is held to the base on prompts of other tasks, and the world has none for it"
         if setup.side_by_side > 1 and not setup.policy.replicated:
             return "has a model that is cut over devices, and is trained by itself: side_by_side=1"
-        if setup.turns > 1 and getattr(setup.method.source, "demonstrated", False):
+        if setup.turns > 1 and setup.method.demonstrated:
             return "shows a demonstration of one answer, not of several turns"
         return None
 
@@ -102,16 +101,15 @@ class OnDevice:
             keys = jax.vmap(jax.random.fold_in, (None, 0))(given.stream(POOL), number)
             answer_keys = jax.random.split(jax.random.fold_in(key, 1), prompts)
         source = method.source
-        if isinstance(source, Demonstrations | Pairs):
-            demonstrate = isinstance(source, Demonstrations)
-            make = sources.demonstrations if demonstrate else sources.pairs
+        if method.imitates:
+            make = sources.pairs if method.paired else sources.demonstrations
 
             def shown(task: Task, keys: jax.Array) -> Rows:
                 states = sources.deal(source, task, keys)
                 return make(task, self.expert(task), states, keys, end=self.end)  # type: ignore
 
             rows = by_keys(shown, policy.mesh, task, keys)
-            if anchored(method):
+            if method.anchored:
                 rows = dataclasses.replace(rows, anchor=self._anchor(setup, given, key))
             return rows, {}
         params = player(setup, state, given)
@@ -121,7 +119,7 @@ class OnDevice:
             turns=setup.turns, samples=setup.sizes.samples,
         )  # fmt: skip
         rows = sources.rows_of(played)
-        if source.demonstrated:
+        if method.demonstrated:
             expert = self.expert(task)  # type: ignore[misc]
             rows = sources.demonstrated(task, expert, played.dealt, keys, rows, end=self.end)  # type: ignore
         return rows, sources.metrics_of(played)
@@ -159,17 +157,6 @@ class OnDevice:
             return iterate(state, given, tasks)
 
         return advance
-
-
-def needs_expert(method: Method) -> bool:
-    """Whether a demonstration is among what the method learns from or is shown."""
-    source = method.source
-    return isinstance(source, Demonstrations | Pairs) or source.demonstrated
-
-
-def anchored(method: Method) -> bool:
-    """Whether the method is also held to what the base says to prompts of other tasks."""
-    return getattr(method.source, "anchored", False)
 
 
 def sampled(params: Any, policy: Any, task: Task, keys: jax.Array, sampling: Sampling, **how: int):

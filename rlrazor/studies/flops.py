@@ -1,6 +1,5 @@
 """What an iteration costs by the papers' formula; `count.count_flops` counts what really runs."""
 
-from rlrazor.methods.method import Demonstrations, Pairs
 from rlrazor.studies.programs import Setup
 
 
@@ -14,11 +13,10 @@ def flops_per_iteration(setup: Setup, *, weights: int, tokens: int) -> float:
     """
     method = setup.method
     passes = method.passes
-    sampled = not isinstance(method.source, Demonstrations | Pairs)
-    read = sampled + passes.base + passes.teacher + passes.policy
+    read = (not method.imitates) + passes.base + passes.teacher + passes.policy
     read += 2 * passes.average  # of rows behind a demonstration, twice as long
-    rows = setup.sizes.rows * (2 if isinstance(method.source, Pairs) else 1)
+    rows = setup.sizes.rows * (2 if method.paired else 1)
     of_token = 6 * method.epochs + 2 * read
-    if getattr(method.source, "anchored", False):  # the base samples and reads the anchor alone
+    if method.anchored:  # the base samples and reads the anchor alone
         of_token = 2 * 6 * method.epochs + 2 * (1 + passes.base)
     return float(weights * of_token * rows * tokens)

@@ -11,7 +11,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from rlrazor.methods import sources
-from rlrazor.methods.method import Demonstrations, Pairs
 from rlrazor.ops.sequences import append, between
 from rlrazor.policies.policy import Policy
 from rlrazor.runtime.distributed import is_writer, to_host
@@ -68,25 +67,24 @@ class OnHost:
 
     def refusal(self, setup: Setup) -> str | None:
         """Why the method cannot be had here; None where it can."""
-        source, first = setup.method.source, self.questions[0]
+        method, first = setup.method, self.questions[0]
         if setup.side_by_side > 1:
             return "learns from questions of the host, and is trained by itself: side_by_side=1"
         if setup.turns > 1:
             return f"is asked for {setup.turns} turns, and a question of a file is answered once"
-        if isinstance(source, Demonstrations | Pairs) and first.conversation is None:
+        if method.imitates and first.conversation is None:
             return "learns from demonstrations, and the data have no answers to imitate"
-        if isinstance(source, Pairs) and any(q.rejected is None for q in self.questions):
+        if method.paired and any(q.rejected is None for q in self.questions):
             return 'learns from pairs, and a line of the data has no wrong answer ("rejected")'
-        if getattr(source, "anchored", False):
+        if method.anchored:
             return NO_ANCHOR
-        demonstrated = getattr(source, "demonstrated", False)
-        if demonstrated and first.demonstrated is None:
+        if method.demonstrated and first.demonstrated is None:
             return "shows demonstrations, and the data have no answers to show"
         return None
 
     def row_tokens(self, setup: Setup) -> int:
         """Of the largest bucket: what a row may cost."""
-        if isinstance(setup.method.source, Demonstrations | Pairs):
+        if setup.method.imitates:
             return max(self.row_buckets)
         return max(self.prompt_buckets) + setup.policy.answer_tokens
 
@@ -99,11 +97,11 @@ class OnHost:
 
         def advance(run: Run, state: RunState, given: Given, done: int):
             some = self.chosen(setup, run.seed, done)
-            if isinstance(setup.method.source, Demonstrations | Pairs):
+            if setup.method.imitates:
                 return learning(state, given, self.imitated(setup, some))
             prompts = prompt_rows([q.prompt for q in some], self.prompt_buckets, mesh)
             rows = sampling(state, given, prompts)
-            if setup.method.source.demonstrated:
+            if setup.method.demonstrated:
                 shown = [q.demonstrated for q in some]
                 rows = behind(rows, prompt_rows(shown, self.demonstrated_buckets, mesh))  # type: ignore
             rows, of_rows = self.judged(rows, some, setup.sizes.samples, mesh)
@@ -129,7 +127,7 @@ class OnHost:
         """Conversations to learn from, with their wrong twins where the method wants pairs."""
         mesh = setup.policy.mesh
         rows = conversation_rows([q.conversation for q in some], self.row_buckets, mesh)
-        if isinstance(setup.method.source, Pairs):
+        if setup.method.paired:
             wrong = conversation_rows([q.rejected for q in some], self.row_buckets, mesh)
             rows = dataclasses.replace(rows, rejected=wrong)
         return rows

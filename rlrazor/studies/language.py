@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlrazor.methods.method import Demonstrations, Method, Pairs
+from rlrazor.methods.method import Method
 from rlrazor.policies.policy import Policy
 from rlrazor.runtime.distributed import is_writer, to_host, wait_for_all
 from rlrazor.runtime.mesh import compile_once, place
@@ -101,7 +101,7 @@ class LanguageStudy:
                 f"learning_rates lacks {arm.name!r}; it has {', '.join(rates) or 'none'}"
             )
         sizes = self.settings.sizes
-        if isinstance(arm.source, Demonstrations | Pairs):
+        if arm.imitates:
             sizes = dataclasses.replace(sizes, samples=1)
         return Arm(arm.name, arm, world, sizes, tuple(rates[arm.name]), teacher=arm.teacher)
 

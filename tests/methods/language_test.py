@@ -16,7 +16,6 @@ from rlrazor.models.value_head import ValueHead
 from rlrazor.policies.function import FunctionPolicy
 from rlrazor.runtime.mesh import make_mesh
 from rlrazor.sampling.decode import Sampling, make_stops
-from rlrazor.studies.device import anchored
 from tests.oracles import tiny_transformers, toy_policy
 from tests.oracles.tiny_transformers import quick
 from tests.oracles.toy_policy import ANSWER_TOKENS, END, SPELLING, V
@@ -61,7 +60,7 @@ def rows_of(policy, method):
     if not isinstance(method.source, Episodes):
         given = sources.pairs if isinstance(method.source, Pairs) else sources.demonstrations
         rows = given(TASK, TEACHER, states, KEYS, end=END)
-        return dataclasses.replace(rows, anchor=rows if anchored(method) else None)
+        return dataclasses.replace(rows, anchor=rows if method.anchored else None)
     played = policy.play(params(0), TASK, states, KEYS, SAMPLING, turns=2, samples=4)
     rows = sources.rows_of(played)
     if method.source.demonstrated:

@@ -176,7 +176,7 @@ def test_ratios_are_1_before_the_first_update(name, sampling):
     policy = toy_policy.policy(*sampling)
     logprobs = quick(lambda: policy.logprobs(policy.read(NEW, rows())))()
     played = dataclasses.replace(rows(), behaviour_logprobs=logprobs)
-    (_, metrics), _ = program(name, policy)(trained_of(name), played, {})
+    (_, metrics), _ = program(name, policy)(trained_of(name), played)
     count = metrics["sequences" if name == "gspo" else "tokens"]
     np.testing.assert_allclose(metrics["ratio"], count, rtol=1e-5)
 
@@ -264,7 +264,7 @@ def test_on_policy_distillation_descends_the_kl_from_policy_to_teacher():
 OTHER_KNOBS = {
     "clip_low": 0.02, "clip_high": 9.0, "beta": 2.0, "margin": 0.1, "coefficient": 0.7,
     "clip": 10.0, "fallback_above": 0.9, "value_coefficient": 0.1, "thought_weight": 0.9,
-    "discount": 0.1, "decay": 0.1,
+    "discount": 0.1, "decay": 0.1, "most_likely": 2, "least": 0.9, "retention": 5.0,
 }  # fmt: skip
 EVERY_KNOB = [
     pytest.param(name, knob, marks=() if name == "grpo" else pytest.mark.slow)
@@ -275,7 +275,8 @@ EVERY_KNOB = [
 @pytest.mark.parametrize(("name", "knob"), EVERY_KNOB)
 def test_every_knob_is_alive(name, knob):
     changed = {"psft": -0.5, "gspo": 3.0, "rloo": 0.9}.get(name, OTHER_KNOBS[knob])
-    plain, other = (flat(found(name, **knobs)[2]) for knobs in ({}, {knob: changed}))
+    batch = dataclasses.replace(rows(), samples=B) if knob == "retention" else rows()
+    plain, other = (flat(found(name, batch, **knobs)[2]) for knobs in ({}, {knob: changed}))
     assert np.isfinite(other).all()
     assert np.abs(other - plain).max() > 1e-6
 

@@ -91,14 +91,13 @@ def reads(critic=None):
 
 
 @functools.cache
-def program(name, policy=POLICY):
-    """(trained, rows, knobs) -> loss, metrics, gradient; rows are prepared under OLD."""
-    method = METHODS[name]
+def program(name, policy=POLICY, **knobs):
+    """(trained, rows) -> loss, metrics, gradient; rows are prepared under OLD."""
+    tuned = METHODS[name].tuned(**knobs)
 
     @quick
-    def run(trained, rows, knobs):
-        tuned = method.tuned(**knobs)
-        old = reads(critics()[0] if method.critic else None)
+    def run(trained, rows):
+        old = reads(critics()[0] if tuned.critic else None)
         ready = tuned.prepared(policy, OLD, old, rows)
 
         def loss(trained):
@@ -115,7 +114,7 @@ def trained_of(name, policy=NEW):
 
 def found(name, batch=None, **knobs):
     trained = trained_of(name)
-    (loss, metrics), gradient = program(name)(trained, batch or rows(), knobs)
+    (loss, metrics), gradient = program(name, **knobs)(trained, batch or rows())
     return jax.device_get((loss, metrics, gradient))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from rlrazor.methods import methods
 from rlrazor.sampling.episodes import deal
-from rlrazor.studies.device import anchored, itself, needs_expert, versions
+from rlrazor.studies.device import itself, versions
 from rlrazor.studies.programs import POOL
 from tests.oracles import toy_study
 from tests.oracles.toy_study import (
@@ -101,7 +101,8 @@ def test_versions_are_stacked():
 
 
 def test_who_needs_an_expert():
-    found = {name for name, method in methods.all_methods().items() if needs_expert(method)}
+    every = methods.all_methods().items()
+    found = {name for name, method in every if method.imitates or method.demonstrated}
     assert found == {*IMITATION, "sdft"}
     lacking = dataclasses.replace(on_device(), expert=None)
     assert "no expert" in str(lacking.refusal(setup("sft")))
@@ -110,7 +111,7 @@ def test_who_needs_an_expert():
 
 def test_an_anchor_is_what_the_base_says_to_other_prompts():
     method = methods.sft_kl_prior
-    assert anchored(method)
+    assert method.anchored
     lacking = dataclasses.replace(on_device(), anchors=None)
     assert "the world has none for it" in str(lacking.refusal(setup("sft_kl_prior")))
     assert on_device().refusal(setup("sft_kl_prior")) is None

@@ -31,14 +31,24 @@ def pytest_configure(config):
         jax.config.update("jax_enable_compilation_cache", False)
 
 
-@pytest.fixture(autouse=True)
-def few_memory_maps(request):
+def few_memory_maps():
     """Linux gives a process 65,530 of them, each program takes some, and XLA crashes without."""
-    yield
     maps = Path("/proc/self/maps")
-    slow = request.node.get_closest_marker("slow")
-    if slow and maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps_behind_a_file():
+    yield
+    few_memory_maps()
+
+
+@pytest.fixture(autouse=True)
+def few_memory_maps_behind_a_slow_test(request):
+    yield
+    if request.node.get_closest_marker("slow"):
+        few_memory_maps()
 
 
 @pytest.fixture

@@ -48,6 +48,15 @@ def get_config(mode: str = "sft") -> ConfigDict:
     # Prior tasks by any name: what is forgotten. `--config.prior.gsm8k=FILE`
     config.prior = Names()
     config.prior_data = ConfigDict({"asked": "question", "answer": "answer", "system": ""})
+    # Benchmarks of lm-evaluation-harness as further prior tasks: names of its own, or task files.
+    config.harness = ConfigDict(
+        {
+            "tasks": (),
+            "data": "",  # a folder with the benchmarks' published files; "": it downloads its own
+            "limit": 200,  # documents of each task; 0: all
+            "rows_at_once": 16,  # of a device
+        }
+    )
     config.judge = ""  # "module:function" of (prompts, answers, truths) -> rr.Verdicts; "": exact
 
     config.rows = 64  # conversations of a step of imitation

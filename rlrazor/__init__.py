@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rlrazor import ops as ops
     from rlrazor.analysis.building import build as report  # noqa: F401
     from rlrazor.analysis.results import load_results as load_results
+    from rlrazor.api.harness import harness as harness
+    from rlrazor.api.harness_tasks import local_task as local_task
     from rlrazor.api.model import Template as Template
     from rlrazor.api.model import load as load
     from rlrazor.api.questions import Asked as Asked
@@ -68,8 +70,10 @@ _WHERE = {
     "Verdict": "tasks.protocol",
     "World": "studies.world",
     "drive": "studies.drive",
+    "harness": "api.harness",
     "itself": "studies.device",
     "load": "api.model",
+    "local_task": "api.harness_tasks",
     "load_results": "analysis.results",
     "make_stops": "sampling.decode",
     "questions": "api.questions",

@@ -18,7 +18,7 @@ from rlrazor.studies.host import Judge
 from rlrazor.studies.language import LanguageStudy, Settings
 from rlrazor.studies.plan import Arm
 from rlrazor.studies.programs import Optimization, Sizes
-from rlrazor.studies.world import World
+from rlrazor.studies.world import Measurement, World
 from rlrazor.tasks.questions import final_answer
 
 # Config fields that say how a run is carried out, and not what it learns.
@@ -171,7 +171,7 @@ def world_of(config: Any, base: Pretrained) -> World:
         train=config.data.path,
         new=config.data.test_path,
         shifts=_files(config.shift),
-        prior=_files(config.prior),
+        prior={**_files(config.prior), **_harness(config.harness, base)},
         judge=judge_of(config),
         format=_format(config.data),
         prior_format=_format(config.prior_data),
@@ -190,6 +190,23 @@ def _named_files(config: Any) -> dict[str, str]:
 
 def _files(named: Any) -> dict[str, str]:
     return {name: str(path) for name, path in named.to_dict().items() if path}
+
+
+def _harness(config: Any, base: Pretrained) -> dict[str, Measurement]:
+    """One measurement of all its tasks; nothing where none is asked for."""
+    if not config.tasks:
+        return {}
+    try:
+        from rlrazor.api.harness import harness
+        from rlrazor.api.harness_tasks import local_task
+    except ImportError as error:
+        raise ValueError(f"config.harness.tasks: {error}") from error
+    tasks: dict[str, Any] = {}
+    for task in config.tasks:
+        name = Path(task).stem if task.endswith(".yaml") else task
+        tasks[name] = local_task(task, config.data) if config.data else task
+    limit = config.limit or None
+    return {"harness": harness(base, tasks, limit=limit, rows_at_once=config.rows_at_once)}
 
 
 def _format(data: Any) -> Format:

@@ -60,7 +60,7 @@ def questions(
     train: str | Path,
     new: str | Path = "",
     shifts: Mapping[str, str | Path] | None = None,
-    prior: Mapping[str, str | Path] | None = None,
+    prior: Mapping[str, str | Path | Measurement] | None = None,
     judge: Judge = final_answer.judge,
     format: Format = Format(),  # never changed
     prior_format: Format = Format(),
@@ -69,7 +69,8 @@ def questions(
     """A world of JSON lines: trained on one file, measured on others, judged by `judge`.
 
     `new` is held out of the new task; each of `shifts` is another version of it, by name; each of
-    `prior` another task, by name: what is not to be forgotten. Truths that the judge cannot read
+    `prior` another task, by name: what is not to be forgotten, a file or what `api.harness.harness`
+    gives. Truths that the judge cannot read
     are left out, counted and named by line. ValueError names the field and the line of a mistake.
     """
     reading = _Reading(base, judge, sizes)
@@ -90,13 +91,15 @@ def questions(
             measurements.append(
                 asked.divergence(asking, "new", [on], rows_at_once=sizes.rows_at_once, part=SAMPLED)
             )
+    others = [task for task in (prior or {}).values() if isinstance(task, Measurement)]
     suites = {
         name: reading.test(path, prior_format, f"{fields.prior}.{name}")
         for name, path in (prior or {}).items()
-        if path
+        if path and not isinstance(path, Measurement)
     }
+    if suites or others:
+        measurements.append(asked.prior(asking, suites, part=PRIOR, others=others))
     if suites:
-        measurements.append(asked.prior(asking, suites, part=PRIOR))
         measurements.append(
             asked.divergence(
                 asking, "prior", [*suites.values()], rows_at_once=sizes.rows_at_once,
@@ -107,7 +110,10 @@ def questions(
         "train": str(train),
         "new": str(new),
         "shifts": {name: str(path) for name, path in (shifts or {}).items()},
-        "prior": {name: str(path) for name, path in (prior or {}).items()},
+        "prior": {
+            name: list(task.beside) if isinstance(task, Measurement) else str(task)
+            for name, task in (prior or {}).items()
+        },
         "judge": getattr(judge, "__qualname__", type(judge).__qualname__),
         "format": dataclasses.asdict(format),
         "prior_format": dataclasses.asdict(prior_format),

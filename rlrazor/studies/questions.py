@@ -86,20 +86,28 @@ def _of_judged(found: Mapping[str, np.ndarray], prefix: str) -> dict[str, Any]:
     }
 
 
-def prior(asking: Asking, suites: Mapping[str, OnHost], *, part: int) -> Measurement:
+def prior(
+    asking: Asking,
+    suites: Mapping[str, OnHost],
+    *,
+    part: int,
+    others: Sequence[Measurement] = (),  # of more prior tasks, `prior/<name>/accuracy` and `count`
+) -> Measurement:
     """Greedy accuracy on each prior task, and their mean, in which each weighs the same."""
     each = [success(asking, f"prior/{name}", on, part=part) for name, on in suites.items()]
+    named = [f"{name}/accuracy" for name in suites]
+    named += [name for other in others for name in other.beside]
 
     def of(params: Params, base: Params, kept: Any, key: jax.Array) -> Columns:
         columns: dict[str, Any] = {}
-        for measurement in each:
+        for measurement in (*each, *others):
             columns |= measurement.of(params, base, kept, key)
-        accuracies = [columns[f"prior/{name}/accuracy"] for name in suites]
-        columns["prior/accuracy"] = float(np.mean(accuracies))
-        columns["prior/count"] = sum(columns[f"prior/{name}/count"] for name in suites)
+        columns["prior/accuracy"] = float(np.mean([columns[f"prior/{name}"] for name in named]))
+        counts = [name.removesuffix("accuracy") + "count" for name in named]
+        columns["prior/count"] = sum(columns[f"prior/{name}"] for name in counts)
         return columns
 
-    return Measurement("prior", of, beside=("accuracy", *(f"{name}/accuracy" for name in suites)))
+    return Measurement("prior", of, beside=("accuracy", *named))
 
 
 def divergence(

@@ -7,10 +7,15 @@ import pytest
 
 from configs.razor_null import get_config
 from experiments.null import table
+from rlrazor.analysis.frontier import matched, target_list
 from rlrazor.analysis.gain import contrasts, quantities
 from rlrazor.analysis.gain_sections import contrast_table, gain_table, reported
-from rlrazor.analysis.results import load_results
+from rlrazor.analysis.law import isotonic_law, law_rows, pooled_r2
+from rlrazor.analysis.predictors import predictor_table
+from rlrazor.analysis.results import load_results, main_base
 from rlrazor.analysis.style import arm_styles
+from rlrazor.analysis.tables import number, predictor_rows, targets_table
+from rlrazor.lines import KL
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -54,6 +59,45 @@ def test_the_second_order():
     assert rows_of("null_curve.md", "| inputs |") == made[2:]
 
 
+@functools.cache
+def parity():
+    results = load_results(RESULTS / "razor_parity_cpu.jsonl.xz")
+    return main_base(results), arm_styles(results)
+
+
+def written(table):
+    return ["| " + " | ".join(row) + " |" for row in table.rows]
+
+
+def test_forgetting_of_parity_at_the_same_accuracy():
+    results, styles = parity()
+    made = targets_table([matched(results, at) for at in target_list(results)], styles)
+    assert rows_of("parity.md", "| Method | at 0.895 | at 0.918 |") == written(made)
+
+
+def test_what_predicts_forgetting_of_parity():
+    made = written(predictor_rows(predictor_table(parity()[0])))
+    printed = rows_of("parity.md", "| Predictor | R² here")
+    assert len(printed) > 10
+    assert [row for row in printed if row not in made] == []
+
+
+def test_the_law_of_parity():
+    rows, _ = law_rows(parity()[0], KL)
+    rate = rows["hyperparameters/learning_rate"]
+    fits = {
+        "all 16 methods, all rates": pooled_r2(rows),
+        "the same, isotonic instead of a quadratic": isotonic_law(rows).r2,
+        "all 16 methods, rates to 3e-4": pooled_r2(rows.select(rate < 4e-4)),
+        "all 16 methods, rates to 1e-4": pooled_r2(rows.select(rate < 1.1e-4)),
+        "the paper's five methods, all rates": pooled_r2(
+            rows.of_arms(["sft1", "sft2", "oracle", "grpo", "grpo_kl"])
+        ),
+    }
+    made = [f"| {name} | {number(r2)} |" for name, r2 in fits.items()]
+    assert rows_of("parity.md", "| Fit | R² [95 %] |") == made
+
+
 def test_methods_at_the_same_gain():
     results = load_results(RESULTS / "gp_frontier_small.jsonl.xz")
     styles = arm_styles(results)
@@ -61,13 +105,12 @@ def test_methods_at_the_same_gain():
         (gain_table(reported(results), quantities(results), styles), "| Method | Gain | Rate |"),
         (contrast_table(contrasts(results), styles), "| Method | Gain | Quantity |"),
     ):
-        made = ["| " + " | ".join(row) + " |" for row in table_of.rows]
-        assert rows_of("frontier.md", head) == made
+        assert rows_of("frontier.md", head) == written(table_of)
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.xz")), ids=lambda path: path.name)
 def test_every_file_is_named_in_the_list_and_is_small(path):
     told = (RESULTS / "README.md").read_text()
     assert path.name in told or f"{path.name.split('_')[0]}_{path.name.split('_')[1]}_*" in told
-    assert path.stat().st_size < 1_000_000
+    assert path.stat().st_size < 2_000_000
     assert len(load_results(path)) > 0

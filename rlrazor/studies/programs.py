@@ -146,8 +146,12 @@ def state_shardings(setup: Setup, state: Any) -> Any:
     """How a state (or its shapes) lies on the policy's mesh."""
     if setup.policy.replicated:
         return on_mesh(setup.policy.mesh)
-    rules = (Rule("critic/.*", ()), *setup.policy.rules)
-    return shardings_of(state, rules, setup.policy.mesh)
+    return shardings_of(state, _rules(setup.policy), setup.policy.mesh)
+
+
+def _rules(policy: Policy) -> tuple[Rule, ...]:
+    """Of all that is trained: a critic is small, and every device has it whole."""
+    return (Rule("critic/.*", ()), *policy.rules)
 
 
 def side_by_side(fn: Callable[..., Any], runs: int, *, shared: int = 0) -> Callable[..., Any]:
@@ -262,7 +266,7 @@ def microbatches(
     if policy.replicated:
         add = functools.partial(add_up, mesh=policy.mesh)
         return Parts(count * devices, weight, add)
-    add = functools.partial(in_turn, rules=policy.rules, mesh=policy.mesh)
+    add = functools.partial(in_turn, rules=_rules(policy), mesh=policy.mesh)
     return Parts(count, weight, add, functools.partial(cut_rows, mesh=policy.mesh))
 
 

@@ -7,6 +7,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax")
 )
+# Programs are small and run a few times: optimising them costs more than it gives.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -29,6 +31,7 @@ def pytest_configure(config):
     if config.option.markexpr == "tpu":
         # What was compiled for a topology that is not there cannot be read back.
         jax.config.update("jax_enable_compilation_cache", False)
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def few_memory_maps():

@@ -165,6 +165,7 @@ def test_a_dry_run_compiles_and_stops(tmp_path, start):
         ("grpo", {"samples": "0"}, "config.samples=0 must be above 0"),
         ("sft", {"row_buckets": "(8,)"}, "none of 24 examples fits prompts of 96 and rows of 8"),
         ("sft", {"prior.my-task": "a.jsonl"}, "'my-task' cannot be a name in a config"),
+        ("sft", {"harness.tasks": "('arc',)", "harness.data": "."}, "local task 'arc' must be"),
         ("sft", {"prior.class": "a.jsonl"}, "'class' cannot be a name in a config"),
     ],
 )
@@ -201,9 +202,21 @@ def together(files, workdir, count, *, devices, **changes):
 
 
 def test_two_processes_do_the_work_of_one(tmp_path, files):
-    """And what they saved, one process with fewer devices takes up."""
-    workdir = tmp_path / "two"
-    whole = {"steps": "40", "checkpoints": "(1.,)"}
+    """And what they saved, one process with fewer devices takes up.
+
+    The first of them drives the harness, the other computes beside it.
+    """
+    workdir, benchmarks = tmp_path / "two", tmp_path / "data" / "mmlu" / "test"
+    benchmarks.mkdir(parents=True)
+    lines = [
+        {"question": f"{n} + {n % 3}?", "choices": [*"123", f"{n}"], "answer": n % 4}
+        for n in range(6)
+    ]
+    (benchmarks / "sums.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    whole = {
+        "steps": "40", "checkpoints": "(1.,)", "harness.tasks": "('mmlu_cloze',)",
+        "harness.data": str(tmp_path / "data"), "harness.rows_at_once": "2",
+    }  # fmt: skip
     stopped = together(files, workdir, 2, devices=2, **whole)
     while newest(workdir) < 2 and all(p.poll() is None for p in stopped):
         time.sleep(0.1)
@@ -220,5 +233,8 @@ def test_two_processes_do_the_work_of_one(tmp_path, files):
         json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
         for folder in (workdir, tmp_path / "one")
     )
-    for name in ("train/loss", "train/reward", "new/kl_base_policy_nats", "train/answer_tokens"):
+    for name in (
+        "train/loss", "train/reward", "new/kl_base_policy_nats", "train/answer_tokens",
+        "prior/mmlu_cloze/gold_nats",
+    ):  # fmt: skip
         assert two[name] == pytest.approx(one[name], rel=0.05, abs=1e-3), name

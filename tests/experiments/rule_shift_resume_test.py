@@ -66,13 +66,13 @@ def test_every_run_has_its_lines(finished):
     assert re.fullmatch(r"grpo-lr0.0003-s0-[0-9a-f]{6}-6.safetensors", kept.name)
 
 
-# In the first run before and behind a line; in the second, which needs the first one's policy.
-@pytest.mark.parametrize("iterations", [2, 4, 8])
-def test_killed_and_started_again(tmp_path, start, finished, iterations):
+def test_killed_three_times_and_started_again(tmp_path, start, finished):
+    """Before and behind a line of the first run; in the second, which needs the first's policy."""
     workdir = tmp_path / "run"
-    killed = start(workdir).kill_when(lambda: newest(workdir) >= iterations)
-    assert killed.status == -9
-    assert newest(workdir) < 12
+    for iterations in (2, 4, 8):
+        killed = start(workdir).kill_when(lambda least=iterations: newest(workdir) >= least)
+        assert killed.status == -9
+        assert newest(workdir) < 12
     ended = start(workdir).wait()
     assert ended.status == 0, ended.stderr
     (kept,) = (path.name for path in (finished / "policies").iterdir())

@@ -20,16 +20,17 @@ def test_four_devices_compute_what_one_does(data, fsdp, tensor):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tied", [False, True])
-def test_eight_devices_compute_what_one_does_on_every_mesh(tied):
-    """In a process of its own, which has eight."""
+@pytest.mark.parametrize("first", [False, True])
+def test_eight_devices_compute_what_one_does_on_every_mesh(first):
+    """In a process of its own, which has eight; every other mesh has a tied head."""
+    meshes = EIGHT[first::2]
     program = f"""
 import jax
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 from tests.oracles import sharded
-for data, fsdp, tensor in {EIGHT}:
-    sharded.check(data=data, fsdp=fsdp, tensor=tensor, tied={tied})
+for n, (data, fsdp, tensor) in enumerate({meshes}):
+    sharded.check(data=data, fsdp=fsdp, tensor=tensor, tied=n % 2 == {int(first)})
     print(data, fsdp, tensor)
 """
     run = subprocess.run(
@@ -41,4 +42,4 @@ for data, fsdp, tensor in {EIGHT}:
         timeout=3600,
     )
     assert run.returncode == 0, run.stderr[-2000:]
-    assert len(run.stdout.splitlines()) == len(EIGHT) == 10
+    assert len(run.stdout.splitlines()) == len(meshes) == 5

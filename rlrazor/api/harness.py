@@ -116,7 +116,9 @@ class HarnessModel(TemplateLM):
     ) -> list[tuple[float, bool]]:
         cut = [self._cut(context, ending) for _, context, ending in requests]
         planned = list(batches(cut, rows=self.rows_at_once, policy=self.base.policy))
-        bar = tqdm(planned, desc="harness: scoring", unit="batch", disable=disable_tqdm)
+        bar = tqdm(
+            planned, desc="harness: scoring", unit="batch", leave=False, disable=disable_tqdm
+        )
         found = collected([(batch, self._told_to_score(batch)) for batch in bar], len(requests))
         for (texts, _, _), score in zip(requests, found, strict=True):
             if texts is not None:
@@ -159,7 +161,9 @@ class HarnessModel(TemplateLM):
             (*_generation(request.args[1], self.max_gen_toks), n)
             for n, request in enumerate(requests)
         ]
-        with tqdm(total=len(asked), desc="harness: answering", disable=disable_tqdm) as bar:
+        with tqdm(
+            total=len(asked), desc="harness: answering", leave=False, disable=disable_tqdm
+        ) as bar:
             for tokens, temperature in sorted({each[:2] for each in asked}):
                 same = [each for each in asked if each[:2] == (tokens, temperature)]
                 room = self.max_length - tokens

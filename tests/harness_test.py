@@ -22,7 +22,8 @@ pytest.importorskip("lm_eval")
 
 from lm_eval.tasks import TaskManager  # noqa: E402
 
-from rlrazor.api.harness import HarnessModel, columns_of, evaluate  # noqa: E402
+from rlrazor.api.harness import HarnessModel, evaluate  # noqa: E402
+from rlrazor.api.harness_columns import columns_of  # noqa: E402
 from rlrazor.api.harness_tasks import local_task  # noqa: E402
 
 MANAGER = TaskManager(include_defaults=False)  # does not look for the harness's own tasks

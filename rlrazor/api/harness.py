@@ -20,8 +20,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from rlrazor.api.harness_columns import columns_of
 from rlrazor.api.model import Pretrained, load
-from rlrazor.lines import OUTCOMES, pack_outcomes
 from rlrazor.runtime.distributed import is_writer, to_host
 from rlrazor.runtime.mesh import global_rows
 from rlrazor.sampling.decode import Sampling
@@ -41,8 +41,6 @@ except ImportError as error:
         "lm-evaluation-harness is not installed: pip install 'rlrazor[harness]'"
     ) from error
 
-# Whether a document was answered rightly, by the first of these that its task scores.
-RIGHT = ("acc", "exact_match", "prompt_level_strict_acc", "pass@1", "pass_at_1")
 DONE, SCORE, ANSWER = range(3)  # what the first process tells the others to do
 
 
@@ -281,8 +279,9 @@ def harness(
     """Tasks of the harness as prior tasks, by name: `prior/<name>/accuracy` and its like.
 
     A value is the harness's name of a task or group, a config of one, or the path of its file.
-    Each metric of the harness is a column of its own name; `accuracy` is the first of RIGHT that
-    the task has, whose outcomes are kept, and `gold_nats` the mean NLL of the right choice.
+    Each metric of the harness is a column of its own name; `accuracy` is the first of
+    `harness_columns.RIGHT` that the task has, whose outcomes are kept, and `gold_nats` the mean
+    NLL of the right choice.
     """
     from lm_eval.tasks import TaskManager
 
@@ -300,42 +299,6 @@ def harness(
         return columns
 
     return Measurement("prior", of, beside=[f"{name}/accuracy" for name in tasks])
-
-
-def columns_of(results: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """What is kept of one task's (or group's) results, over its documents."""
-    documents = [each for samples in results["samples"].values() for each in samples]
-    metrics = sorted({name for each in documents for name in each["metrics"]})
-    right = next((name for name in RIGHT if name in metrics), None)
-    if right is None:
-        raise ValueError(
-            f"{prefix}: the harness scores {', '.join(metrics)} and none of {', '.join(RIGHT)}; "
-            "give a task that says whether a document was answered rightly"
-        )
-    filters = list(dict.fromkeys(each["filter"] for each in documents))
-    documents = [each for each in documents if each["filter"] == filters[0]]
-    values = np.array([float(each[right]) for each in documents])
-    columns: dict[str, Any] = {f"{prefix}/accuracy": values.mean(), f"{prefix}/count": len(values)}
-    if np.isin(values, (0.0, 1.0)).all():
-        columns[f"{OUTCOMES}/{prefix}"] = pack_outcomes(values == 1)
-    for name in metrics:
-        numbers = [each[name] for each in documents if isinstance(each.get(name), int | float)]
-        if numbers and name != right:
-            columns[f"{prefix}/{name}"] = float(np.mean(numbers))
-    gold = [_gold_nats(each) for each in documents]
-    if all(nats is not None for nats in gold):
-        columns[f"{prefix}/gold_nats"] = float(np.mean([nats for nats in gold if nats is not None]))
-    return columns
-
-
-def _gold_nats(document: Mapping[str, Any]) -> float | None:
-    """NLL of the right choice; None of a document that has no choices."""
-    scores, target = document["filtered_resps"], document["target"]
-    if not all(isinstance(score, list | tuple) and len(score) == 2 for score in scores):
-        return None
-    if not isinstance(target, int) or not 0 <= target < len(scores):
-        return None
-    return -float(scores[target][0])
 
 
 def _longest(folder: Path) -> int:

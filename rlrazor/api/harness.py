@@ -22,11 +22,13 @@ from tqdm import tqdm
 
 from rlrazor.api.harness_columns import columns_of
 from rlrazor.api.model import Pretrained, load
+from rlrazor.models.pretrained_config import CONFIG
 from rlrazor.runtime.distributed import is_writer, to_host
 from rlrazor.runtime.mesh import global_rows
+from rlrazor.runtime.tensor_files import read_json
 from rlrazor.sampling.decode import Sampling
 from rlrazor.studies.endings import Batch, batches, collected, rows_of, scorer
-from rlrazor.studies.host import prompt_rows
+from rlrazor.studies.host import padded, prompt_rows
 from rlrazor.studies.questions import answerer
 from rlrazor.studies.study import Columns
 from rlrazor.studies.world import Measurement
@@ -200,12 +202,9 @@ class HarnessModel(TemplateLM):
     def _told_to_answer(
         self, prompts: Sequence[list[int]], tokens: int, temperature: float, part: int
     ) -> list[str]:
-        padded = [*prompts, *[prompts[-1]] * (self.rows_at_once - len(prompts))]
-        size = _power_of_two(max(map(len, padded)))
-        table = np.zeros((len(padded), size), np.int32)
-        for row, ids in zip(table, padded, strict=True):
-            row[: len(ids)] = ids
-        count = np.array([len(ids) for ids in padded], np.int32)
+        asked = [*prompts, *[prompts[-1]] * (self.rows_at_once - len(prompts))]
+        table = padded(asked, _power_of_two(max(map(len, asked))), np.int32)
+        count = np.array([len(ids) for ids in asked], np.int32)
         bits = int(np.float32(temperature).view(np.int32))
         _tell([ANSWER, *table.shape, tokens, bits, part], table, count)
         rows = self._answered(table, count, tokens, temperature, part)
@@ -302,7 +301,7 @@ def harness(
 
 
 def _longest(folder: Path) -> int:
-    fields = json.loads((folder / "config.json").read_text())
+    fields = read_json(folder / CONFIG)
     return min(fields.get("max_position_embeddings") or 2048, 8192)
 
 

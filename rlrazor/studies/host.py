@@ -206,7 +206,7 @@ def bucket(longest: int, buckets: Sequence[int]) -> int:
     return next(size for size in sorted(buckets) if size >= longest)
 
 
-def _padded(rows: Sequence[np.ndarray], size: int, dtype: Any) -> np.ndarray:
+def padded(rows: Sequence[Any], size: int, dtype: Any) -> np.ndarray:  # [len(rows), size]
     table = np.zeros((len(rows), size), dtype)
     for line, row in zip(table, rows, strict=True):
         line[: len(row)] = row
@@ -216,7 +216,7 @@ def _padded(rows: Sequence[np.ndarray], size: int, dtype: Any) -> np.ndarray:
 def prompt_rows(prompts: Sequence[np.ndarray], buckets: Sequence[int], mesh: Any) -> Rows:
     """Prompts on the mesh, padded to a bucket."""
     size = bucket(max(map(len, prompts)), buckets)
-    tokens = _padded(prompts, size, np.int32)
+    tokens = padded(prompts, size, np.int32)
     count = np.array([len(prompt) for prompt in prompts], np.int32)
     arrays = global_rows((tokens, count, np.zeros(tokens.shape, bool)), mesh)
     return Rows(*arrays, prompt_count=arrays[1], prompt_size=size)
@@ -228,8 +228,8 @@ def conversation_rows(
     """Conversations on the mesh, padded to a bucket."""
     given = [one for one in conversations if one is not None]
     size = bucket(max(len(one.tokens) for one in given), buckets)
-    tokens = _padded([one.tokens for one in given], size, np.int32)
-    mask = _padded([one.mask for one in given], size, bool)
+    tokens = padded([one.tokens for one in given], size, np.int32)
+    mask = padded([one.mask for one in given], size, bool)
     count = np.array([len(one.tokens) for one in given], np.int32)
     return Rows(*global_rows((tokens, count, mask), mesh))
 
